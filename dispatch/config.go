@@ -1,0 +1,73 @@
+// Package dispatch is the relay: it publishes what the outbox holds to RabbitMQ, after the commit that wrote it, and
+// deletes exactly what the broker confirmed. Any number of relays run side by side.
+package dispatch
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Config of a relay. The zero value is the default.
+type Config struct {
+	// Batch is how many outbox rows are taken and published at once. Default 1,000; at most 10,000. Larger batches make
+	// larger frames, hold row locks longer, and are published again whole if the relay dies.
+	Batch int
+
+	// Poll is how often an idle relay looks by itself: the precision of delays and backoff, and the longest wait where
+	// LISTEN cannot work. Default 250 ms; at least 1 ms.
+	Poll time.Duration
+
+	// ConfirmTimeout bounds the wait for the broker's confirms of one batch; then it is published again. Default 5 s.
+	ConfirmTimeout time.Duration
+
+	// Log gets what an operator should know. Default: slog.Default().
+	Log *slog.Logger
+
+	// Metrics registers the relay's metrics. Default: none are registered.
+	Metrics prometheus.Registerer
+}
+
+func (c Config) withDefaults() (Config, error) {
+	c.Batch = cmp.Or(c.Batch, 1000)
+	c.Poll = cmp.Or(c.Poll, 250*time.Millisecond)
+	c.ConfirmTimeout = cmp.Or(c.ConfirmTimeout, 5*time.Second)
+	c.Log = cmp.Or(c.Log, slog.Default())
+	var errs []error
+	if c.Batch < 1 || c.Batch > 10_000 {
+		errs = append(errs, fmt.Errorf("dispatch: Config.Batch is %d; it must be 1 to 10,000", c.Batch))
+	}
+	if c.Poll < time.Millisecond {
+		errs = append(errs, fmt.Errorf("dispatch: Config.Poll is %v; it must be at least 1ms", c.Poll))
+	}
+	if c.ConfirmTimeout < 0 {
+		errs = append(errs, fmt.Errorf("dispatch: Config.ConfirmTimeout is %v; it must be positive", c.ConfirmTimeout))
+	}
+	return c, errors.Join(errs...)
+}
+
+// How the relay moves; measured, not tunable.
+const (
+	// frameShare and maxFrame: a batch of n rows travels in frames of n/32 hints, at most 32, so that a trickle goes
+	// singly and a backlog in frames.
+	frameShare = 32
+	maxFrame   = 32
+	// shortRun is the typical run time up to which hints share a frame: a frame of slow jobs would sit in one worker
+	// while others idle.
+	shortRun = 50 * time.Millisecond
+	// trail is how far behind the newest row seen the next scan begins. Rows commit out of order by a few milliseconds;
+	// those that come later are found by the scan for stragglers.
+	trail = 100 * time.Millisecond
+	// stragglers is how often rows are looked for that committed further behind: half of the second within which a
+	// long transaction's intents are to be published.
+	stragglers = 500 * time.Millisecond
+	// restless is the longest pause between two looks while a creation is in flight that will not ring.
+	restless = 16 * time.Millisecond
+	// refresh is how often the declared kinds are read again, depths how often the queues are asked for theirs.
+	refresh = 5 * time.Second
+	depths  = 15 * time.Second
+)

@@ -1,0 +1,381 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/writhq/writ/internal/rabbit"
+	"github.com/writhq/writ/internal/store"
+)
+
+// Relay publishes the outbox of one database to one broker. Make it with [New]; its methods are safe for concurrent use.
+type Relay struct {
+	cfg       Config
+	pool      *pgxpool.Pool
+	amqpURL   string
+	metrics   *metrics
+	publisher atomic.Pointer[rabbit.Publisher]
+	problem   atomic.Pointer[string] // why the database side does not run; nil: it does
+}
+
+// New returns a relay that does nothing until Run. pool is only asked for its configuration and the settings: the relay
+// works on one connection of its own. The error lists every fault of the config.
+func New(pool *pgxpool.Pool, amqpURL string, cfg Config) (*Relay, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	r := &Relay{cfg: cfg, pool: pool, amqpURL: amqpURL, metrics: newMetrics(cfg.Metrics)}
+	r.setProblem(errors.New("not running"))
+	return r, nil
+}
+
+// Run relays until ctx is cancelled, then returns nil; what is being published then is either confirmed and deleted or
+// published again by the next relay. It survives outages of the database and the broker: both are tried again with
+// backoff. It returns an error only for a wrong AMQP URL. Call it once.
+func (r *Relay) Run(ctx context.Context) error {
+	publisher, err := rabbit.NewPublisher(rabbit.Config{
+		URL: r.amqpURL, Name: "writ relay", ConfirmTimeout: r.cfg.ConfirmTimeout, Log: r.cfg.Log,
+	})
+	if err != nil {
+		return fmt.Errorf("relay: %w", err)
+	}
+	r.publisher.Store(publisher)
+	defer publisher.Close()
+
+	pause := newPause(100*time.Millisecond, 5*time.Second)
+	for {
+		err := r.session(ctx, publisher)
+		if ctx.Err() != nil {
+			return nil
+		}
+		r.setProblem(err)
+		r.cfg.Log.Warn("relay: database session ended, connecting again", "error", err)
+		if !pause.wait(ctx) {
+			return nil
+		}
+	}
+}
+
+// Ready returns nil if the relay works, or what keeps it from publishing: the outbox then absorbs, and nothing is lost.
+func (r *Relay) Ready() error {
+	if p := r.problem.Load(); p != nil {
+		return errors.New("relay: " + *p)
+	}
+	if p := r.publisher.Load(); p != nil {
+		if s := p.State(); !s.Connected || s.Blocked {
+			return fmt.Errorf("relay: broker: %s", s.Reason)
+		}
+	}
+	return nil
+}
+
+// Blocked reports whether the broker has blocked publishing by an alarm.
+func (r *Relay) Blocked() bool {
+	p := r.publisher.Load()
+	return p != nil && p.State().Blocked
+}
+
+func (r *Relay) setProblem(err error) {
+	if err == nil {
+		r.problem.Store(nil)
+		return
+	}
+	text := err.Error()
+	r.problem.Store(&text)
+}
+
+// session relays over one database connection until ctx ends or the connection is lost.
+func (r *Relay) session(ctx context.Context, publisher *rabbit.Publisher) error {
+	settings, err := store.New(r.pool).Settings(ctx)
+	if err != nil {
+		return err
+	}
+	if why := settings.Reason(); why != "" {
+		r.cfg.Log.Warn("relay: publishing nothing", "why", why)
+	}
+	conn, err := pgx.ConnectConfig(ctx, r.pool.Config().ConnConfig.Copy())
+	if err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	defer func() {
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		conn.Close(closing) // gives back the locks; an error leaves that to the server
+	}()
+	s := &session{
+		Relay: r, outbox: store.NewOutbox(conn), publisher: publisher, installation: settings.Installation,
+		measured: make(chan map[string]int, 1),
+	}
+	// Where LISTEN cannot work (pgbouncer in transaction mode) polling alone is correct.
+	if err := s.outbox.Listen(ctx); err != nil {
+		r.cfg.Log.Warn("relay: cannot LISTEN, polling only", "error", err)
+		if conn.IsClosed() {
+			return fmt.Errorf("listen: %w", err)
+		}
+	}
+	r.setProblem(nil)
+	return s.run(ctx)
+}
+
+// session is the relay's state on one database connection. One goroutine owns it.
+type session struct {
+	*Relay
+	outbox       *store.Outbox
+	publisher    *rabbit.Publisher
+	installation uuid.UUID
+
+	routes   map[string]store.Route
+	routesAt time.Time
+
+	low        time.Time // where the next scan begins, by the database's clock
+	stragglers time.Time // when to look behind it again, by ours
+	seat       bool      // this relay listens at the door
+
+	depthsAt time.Time
+	measured chan map[string]int // from the goroutine that asks the broker
+}
+
+// run alternates between pumping while there is work and dozing while there is none.
+func (s *session) run(ctx context.Context) error {
+	for ctx.Err() == nil {
+		if err := s.housekeep(ctx); err != nil {
+			return err
+		}
+		if err := s.awaitBroker(ctx); err != nil {
+			return err
+		}
+		n, err := s.pump(ctx)
+		if err == nil && n == 0 {
+			err = s.doze(ctx)
+		}
+		if err != nil && ctx.Err() == nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// awaitBroker blocks while the broker takes nothing: the outbox absorbs meanwhile.
+func (s *session) awaitBroker(ctx context.Context) error {
+	if state := s.publisher.State(); state.Connected && !state.Blocked {
+		return nil
+	}
+	wait, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	if err := s.publisher.Wait(wait); errors.Is(err, rabbit.ErrClosed) {
+		return err
+	}
+	return nil
+}
+
+// pump publishes one batch from the low-water mark, and, when it is time, one from behind it. It returns how many rows
+// it settled.
+func (s *session) pump(ctx context.Context) (int, error) {
+	n, err := s.take(ctx, s.low, distantFuture)
+	if err != nil || time.Now().Before(s.stragglers) {
+		return n, err
+	}
+	began := time.Now()
+	behind, err := s.take(ctx, distantPast, s.low)
+	// Dead rows that a long transaction keeps make this scan slow; then it is made less often.
+	s.stragglers = time.Now().Add(max(stragglers, 5*time.Since(began)))
+	return n + behind, err
+}
+
+func (s *session) take(ctx context.Context, from, until time.Time) (int, error) {
+	taken, err := s.outbox.Take(ctx, from, until, s.cfg.Batch)
+	if err != nil || len(taken.Rows) == 0 {
+		return 0, err
+	}
+	if until.Equal(distantFuture) {
+		s.low = maxTime(s.low, taken.Rows[len(taken.Rows)-1].DueAt.Add(-trail))
+	}
+	settled, err := s.publish(ctx, taken)
+	if settled == 0 && err == nil {
+		// Nothing moved and nothing failed: the broker is away or refuses everything for now.
+		err = sleep(ctx, 50*time.Millisecond)
+	}
+	return settled, err
+}
+
+// doze waits until there may be work. The relay with the seat tries to fall asleep: it takes the sleeping lock, which
+// fails while a creation is in flight that will not ring, and looks once more before it trusts the bell.
+func (s *session) doze(ctx context.Context) error {
+	s.low = distantPast // everything is looked at when nothing hurries
+	if !s.seat {
+		var err error
+		if s.seat, err = s.outbox.Seat(ctx); err != nil {
+			return err
+		}
+		if !s.seat {
+			_, err = s.rung(ctx, s.cfg.Poll)
+			return err
+		}
+	}
+	for nap := time.Millisecond; ; nap = min(2*nap, restless) {
+		asleep, err := s.outbox.Sleep(ctx)
+		if err != nil {
+			return err
+		}
+		if asleep {
+			return s.sleep(ctx)
+		}
+		if due, err := s.outbox.Peek(ctx); err != nil || due {
+			return err
+		}
+		if err := sleep(ctx, nap); err != nil {
+			return err
+		}
+	}
+}
+
+// sleep holds the sleeping lock until the bell rings or something is due.
+func (s *session) sleep(ctx context.Context) error {
+	for {
+		due, err := s.outbox.Peek(ctx)
+		if err != nil {
+			return err
+		}
+		rung := false
+		if !due {
+			if rung, err = s.rung(ctx, s.cfg.Poll); err != nil {
+				return err
+			}
+		}
+		if due || rung || ctx.Err() != nil || s.restless() {
+			waking, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+			defer cancel()
+			return s.outbox.Wake(waking)
+		}
+	}
+}
+
+// restless reports whether housekeeping is due, for which a sleeper gets up.
+func (s *session) restless() bool {
+	return time.Since(s.routesAt) > refresh || len(s.measured) > 0
+}
+
+func (s *session) rung(ctx context.Context, most time.Duration) (bool, error) {
+	wait, cancel := context.WithTimeout(ctx, most)
+	defer cancel()
+	return s.outbox.Rung(wait)
+}
+
+// housekeep reads the declared kinds and notes the depths of their queues, now and then.
+func (s *session) housekeep(ctx context.Context) error {
+	if time.Since(s.routesAt) > refresh {
+		if err := s.refresh(ctx); err != nil {
+			return err
+		}
+	}
+	select {
+	case measured := <-s.measured:
+		if err := s.outbox.NoteDepths(ctx, measured); err != nil {
+			return fmt.Errorf("note queue depths: %w", err)
+		}
+	default:
+	}
+	if s.seat && time.Since(s.depthsAt) > depths && s.publisher.State().Connected {
+		s.depthsAt = time.Now()
+		go s.measure(ctx, s.routes)
+	}
+	return nil
+}
+
+// refresh reads the declared kinds again. Hints of a kind that was declared meanwhile need not wait out their backoff.
+func (s *session) refresh(ctx context.Context) error {
+	before := s.routes
+	routes, err := s.outbox.Routes(ctx)
+	if err != nil {
+		return err
+	}
+	s.routes, s.routesAt = routes, time.Now()
+	if before == nil {
+		return nil
+	}
+	var fresh []string
+	for kind := range routes {
+		if _, known := before[kind]; !known {
+			fresh = append(fresh, kind)
+		}
+	}
+	if len(fresh) == 0 {
+		return nil
+	}
+	return s.outbox.Revive(ctx, fresh)
+}
+
+// measure asks the broker, beside the pump, how deep the queues are. At most one answer waits to be noted.
+func (s *session) measure(ctx context.Context, routes map[string]store.Route) {
+	names := map[string]string{} // the broker's name → ours
+	for _, route := range routes {
+		if name, err := rabbit.QueueName(s.installation, route.Queue); err == nil {
+			names[name] = route.Queue
+		}
+	}
+	queues := make([]string, 0, len(names))
+	for name := range names {
+		queues = append(queues, name)
+	}
+	deep, err := s.publisher.Depths(ctx, queues)
+	if err != nil {
+		return // the next round asks again
+	}
+	out := map[string]int{}
+	for name, queue := range names {
+		n, found := deep[name]
+		if !found {
+			n = -1
+		}
+		out[queue] = n
+	}
+	select {
+	case s.measured <- out:
+	default:
+	}
+}
+
+var (
+	distantPast   = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+	distantFuture = time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)
+)
+
+func maxTime(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+// sleep waits and returns nil also when ctx ends: the caller's loop sees that.
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+	return nil
+}
+
+// pause is a jittered exponential backoff.
+type pause struct{ next, most time.Duration }
+
+func newPause(first, most time.Duration) *pause { return &pause{next: first, most: most} }
+
+// wait blocks for the next delay; false: ctx ended.
+func (p *pause) wait(ctx context.Context) bool {
+	d := p.next/2 + rand.N(p.next/2+1)
+	p.next = min(2*p.next, p.most)
+	_ = sleep(ctx, d)
+	return ctx.Err() == nil
+}

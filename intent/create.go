@@ -1,0 +1,280 @@
+package intent
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/writhq/writ/internal/store"
+)
+
+// ID of an intent: a UUIDv7, made by the creator and known before the commit.
+type ID = uuid.UUID
+
+// NewID returns a new id, for callers that want to know it before they create. It panics if the system has no
+// randomness.
+func NewID() ID { return uuid.Must(uuid.NewV7()) }
+
+// Tx is the transaction in which an intent is created: the caller's own, with the rows that the intent belongs to.
+// A pgx.Tx is one; [SQL] makes one of a *sql.Tx. A pool is none on purpose: enqueueing outside the transaction is the
+// fault that Writ exists against. Writ never commits or rolls back.
+type Tx interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+	Commit(ctx context.Context) error
+	Rollback(ctx context.Context) error
+}
+
+// Opts of one creation. The zero value is fine.
+type Opts struct {
+	// ID chooses the id. Default: a new one. Creating again with the same id, after a commit whose answer was lost,
+	// creates nothing twice.
+	ID ID
+
+	// Key is a creation key: a second creation of the kind under the same key returns the first one's id. With other
+	// args it is a *KeyConflictError. At most 255 bytes; kept as long as the intent.
+	Key string
+
+	// RunAt is the earliest time of the first attempt. Default: now. By the database's clock.
+	RunAt time.Time
+
+	// Subjects relate the intent to rows of the application, like "customer:7". At most 20 of at most 200 bytes.
+	Subjects []string
+
+	// TID is the transaction id that all intents caused by one root share. Default: the intent's own id.
+	TID ID
+
+	// Parent is the intent that caused this one. Default: none.
+	Parent ID
+
+	// Trace is a W3C traceparent. Default: none.
+	Trace string
+
+	// Meta is any JSON object for people and searches. Default: none.
+	Meta map[string]any
+}
+
+// Created says what a creation did.
+type Created struct {
+	ID      ID
+	Existed bool // nothing was created: this id, or this creation key, was there before
+}
+
+// Create writes one intent in tx; it exists when the caller commits, and does not when the caller rolls back. One
+// statement, no broker. Errors: *InvalidError (nothing was sent to the database), *KeyConflictError, or the
+// database's; after the last the transaction is aborted, as after any failed statement.
+func (k Kind[T]) Create(ctx context.Context, tx Tx, args T, opts Opts) (Created, error) {
+	r, err := k.request(args, opts)
+	if err != nil {
+		return Created{}, err
+	}
+	var created bool
+	if r.Key == nil {
+		created, err = store.Create(ctx, tx, r)
+	} else {
+		var ids map[uuid.UUID]bool
+		ids, err = store.CreateMany(ctx, tx, []store.Request{r})
+		created = ids[r.ID]
+	}
+	if err != nil {
+		return Created{}, fmt.Errorf("create %s: %w", k.Name, explain(err, nil))
+	}
+	if created {
+		return Created{ID: r.ID}, nil
+	}
+	return existing(ctx, tx, r)
+}
+
+// One is one element of a bulk creation.
+type One[T any] struct {
+	Args T
+	Opts Opts
+}
+
+// chunk is how many intents one bulk statement carries: enough to make the round trip cheap, and few enough that the
+// arrays stay small.
+const chunk = 1000
+
+// CreateMany writes any number of intents in tx, a thousand a statement, and returns what became of each, in order.
+// If one is invalid nothing is sent, and the error names its index. A creation key that comes twice among them is
+// created once.
+func (k Kind[T]) CreateMany(ctx context.Context, tx Tx, many []One[T]) ([]Created, error) {
+	requests := make([]store.Request, len(many))
+	var faults []error
+	for i, one := range many {
+		var err error
+		if requests[i], err = k.request(one.Args, one.Opts); err != nil {
+			faults = append(faults, fmt.Errorf("intent %d: %w", i, err))
+		}
+	}
+	if len(faults) > 0 {
+		return nil, errors.Join(faults...)
+	}
+	out := make([]Created, 0, len(many))
+	for start := 0; start < len(requests); start += chunk {
+		part := requests[start:min(start+chunk, len(requests))]
+		created, err := store.CreateMany(ctx, tx, part)
+		if err != nil {
+			return nil, fmt.Errorf("create %s: %w", k.Name, explain(err, nil))
+		}
+		for i, r := range part {
+			c := Created{ID: r.ID}
+			if !created[r.ID] {
+				if c, err = existing(ctx, tx, r); err != nil {
+					return nil, fmt.Errorf("intent %d: %w", start+i, err)
+				}
+			}
+			out = append(out, c)
+		}
+	}
+	return out, nil
+}
+
+// CreateRaw creates an intent of a kind known only by name, with JSON arguments: for tools. The database checks what
+// a Kind would have checked.
+func CreateRaw(ctx context.Context, tx Tx, kind string, args json.RawMessage, opts Opts) (Created, error) {
+	return Kind[json.RawMessage]{Name: kind}.Create(ctx, tx, args, opts)
+}
+
+func existing(ctx context.Context, tx Tx, r store.Request) (Created, error) {
+	id, same, err := store.Existing(ctx, tx, r)
+	switch {
+	case err != nil:
+		return Created{}, fmt.Errorf("look for the first creation: %w", explain(err, nil))
+	case id == uuid.Nil:
+		return Created{}, fmt.Errorf("writ: %s was neither created nor found; it was pruned in this moment, create it again", r.ID)
+	case !same && r.Key != nil:
+		return Created{}, &KeyConflictError{Kind: r.Kind, Key: *r.Key, ID: id}
+	case !same:
+		return Created{}, &KeyConflictError{Kind: r.Kind, ID: id}
+	}
+	return Created{ID: id, Existed: true}, nil
+}
+
+// request checks everything that can be checked before the database is asked.
+func (k Kind[T]) request(args T, o Opts) (store.Request, error) {
+	settings, err := k.Settings()
+	if err != nil {
+		return store.Request{}, err
+	}
+	r := store.Request{
+		ID: o.ID, TID: o.TID, Kind: k.Name, ArgsVersion: settings.ArgsVersion, Subjects: o.Subjects,
+	}
+	if r.ID == uuid.Nil {
+		if r.ID, err = uuid.NewV7(); err != nil {
+			return r, fmt.Errorf("make an id: %w", err)
+		}
+	}
+	if r.TID == uuid.Nil {
+		r.TID = r.ID
+	}
+	if o.Parent != uuid.Nil {
+		r.ParentID = &o.Parent
+	}
+	if o.Trace != "" {
+		r.Trace = &o.Trace
+	}
+	if o.Key != "" {
+		r.Key = &o.Key
+	}
+	if !o.RunAt.IsZero() {
+		r.RunAt = &o.RunAt
+	}
+	var argsErr, metaErr error
+	r.Args, argsErr = encode("args", args, settings.MaxArgs)
+	if o.Meta != nil {
+		r.Meta, metaErr = encode("meta", o.Meta, settings.MaxArgs)
+	}
+	return r, errors.Join(argsErr, metaErr, checkTime(o.RunAt), checkText("key", o.Key, 255), checkText("trace", o.Trace, 255), checkSubjects(o.Subjects))
+}
+
+// encode makes JSON of a value and holds it to what jsonb can keep.
+func encode(field string, value any, limit int) ([]byte, error) {
+	if raw, ok := value.(json.RawMessage); ok && !json.Valid(raw) {
+		return nil, &InvalidError{Field: field, Problem: "is not valid JSON" + jsonFault(raw), Fix: "check it with a JSON parser"}
+	}
+	// Checked before encoding, which would silently put U+FFFD in place of what is not UTF-8.
+	if where := invalidUTF8(value); where != "" {
+		return nil, &InvalidError{Field: field, Problem: where + " is not valid UTF-8", Fix: "encode binary data, for example as base64"}
+	}
+	out, err := json.Marshal(value)
+	if err != nil {
+		return nil, &InvalidError{Field: field, Problem: "cannot be written as JSON: " + err.Error(), Fix: "give every field a type that encoding/json knows"}
+	}
+	if len(out) > limit {
+		return nil, &InvalidError{
+			Field: field, Problem: fmt.Sprintf("has %d bytes, the limit is %d", len(out), limit),
+			Fix: "keep large data in a table of your own and pass its id",
+		}
+	}
+	if at := nulEscape(out); at >= 0 {
+		return nil, &InvalidError{Field: field, Problem: fmt.Sprintf("holds a NUL character (\\u0000) at byte %d", at), Fix: "Postgres cannot store it; remove it"}
+	}
+	return out, nil
+}
+
+func jsonFault(raw []byte) string {
+	var syntax *json.SyntaxError
+	if errors.As(json.Unmarshal(raw, new(any)), &syntax) {
+		return fmt.Sprintf(" at byte %d: %s", syntax.Offset, syntax.Error())
+	}
+	return ""
+}
+
+// nulEscape finds \u0000 in encoded JSON, skipping escaped backslashes.
+func nulEscape(b []byte) int {
+	for i := 0; i < len(b); i++ {
+		if b[i] != '\\' {
+			continue
+		}
+		if bytes.HasPrefix(b[i:], []byte(`\u0000`)) {
+			return i
+		}
+		i++
+	}
+	return -1
+}
+
+func checkTime(t time.Time) error {
+	if t.IsZero() {
+		return nil
+	}
+	if t.Year() < 2000 || t.Year() > 9999 {
+		return &InvalidError{Field: "run_at", Problem: fmt.Sprintf("is in the year %d", t.Year()), Fix: "use a time between 2000 and 9999, or none for now"}
+	}
+	return nil
+}
+
+func checkText(field, s string, limit int) error {
+	switch {
+	case len(s) > limit:
+		return &InvalidError{Field: field, Problem: fmt.Sprintf("has %d bytes, the limit is %d", len(s), limit)}
+	case !utf8.ValidString(s):
+		return &InvalidError{Field: field, Problem: "is not valid UTF-8"}
+	case strings.Contains(s, "\x00"):
+		return &InvalidError{Field: field, Problem: "holds a NUL character"}
+	}
+	return nil
+}
+
+func checkSubjects(subjects []string) error {
+	var faults []error
+	if len(subjects) > 20 {
+		faults = append(faults, &InvalidError{Field: "subjects", Problem: fmt.Sprintf("are %d, the limit is 20", len(subjects))})
+	}
+	for i, s := range subjects {
+		field := fmt.Sprintf("subjects[%d]", i)
+		if s == "" {
+			faults = append(faults, &InvalidError{Field: field, Problem: "is empty", Fix: "use a word that names the row, like customer:7"})
+		}
+		faults = append(faults, checkText(field, s, 200))
+	}
+	return errors.Join(faults...)
+}

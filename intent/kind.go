@@ -1,0 +1,175 @@
+// Package intent is what an application sees of Writ: declare a kind of job once, create intents in your own
+// transactions, read where they stand, and settle those that need a decision.
+//
+// An application that only creates intents depends on this package alone; it links neither the broker nor the workers.
+package intent
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Kind declares one kind of job, as a value that creators and workers share. T is the type of its arguments: what
+// encoding/json makes of it is the contract between both sides, so prefer ids to whole objects. Zero fields mean the
+// defaults. The value is read only and may be copied and used concurrently.
+type Kind[T any] struct {
+	// Name is application.model.verb in lower case, like blog.comment.notify. Required.
+	Name string
+
+	// Queue that the hints of this kind go through. Default: the kind's own name. Kinds may share one; slow and fast
+	// kinds are better apart.
+	Queue string
+
+	// Timeout of one attempt, measured by the worker from before its claim was sent. Then the handler's context is
+	// cancelled. Default 60 s; at least 1 ms.
+	Timeout time.Duration
+
+	// Settle is how long after the deadline an outside effect may still land. Only after deadline + Settle does
+	// «not there» mean that it was not done. Default 30 s; negative: none.
+	Settle time.Duration
+
+	// MaxAttempts between two acts of a person; snoozes are not counted. Default 10; 1: never retried by itself.
+	MaxAttempts int
+
+	// Backoff between attempts that were surely not done.
+	Backoff Backoff
+
+	// Idempotent says that a second run of the same intent does no harm: outcomes that nobody knows are then simply
+	// retried, and never flagged. Two runs of it may overlap.
+	Idempotent bool
+
+	// Retention of finished rows.
+	Retention Retention
+
+	// ArgsVersion is written on each intent; raise it when T changes so that a worker must tell old from new. Default 1.
+	ArgsVersion int
+
+	// MaxArgs bounds the encoded arguments, in bytes. Default 64 KiB; at most 1 MiB.
+	MaxArgs int
+}
+
+// Backoff is the delay before attempt n + 1: a random part (full jitter) of Min · Factor^(n-1), at most Max. It is kept
+// in the database, so it survives restarts. (Exponential Backoff and Jitter, AWS Architecture Blog, 2015.)
+type Backoff struct {
+	Min    time.Duration // default 1 s
+	Max    time.Duration // default 1 h
+	Factor float64       // default 2; at least 1
+}
+
+// Retention is how long finished rows are kept. Forever keeps them for ever.
+type Retention struct {
+	Sent      time.Duration // default 7 days; never shorter than a creator's window of retries with the same id
+	Error     time.Duration // default Forever
+	Cancelled time.Duration // default 30 days
+}
+
+// Forever as a retention keeps rows for ever.
+const Forever time.Duration = -1
+
+// Defaults of a kind, from docs/protocol.md.
+const (
+	DefaultTimeout     = 60 * time.Second
+	DefaultSettle      = 30 * time.Second
+	DefaultMaxAttempts = 10
+	DefaultMaxArgs     = 64 << 10
+	DefaultBackoffMin  = time.Second
+	DefaultBackoffMax  = time.Hour
+
+	day = 24 * time.Hour
+)
+
+// Settings is a kind's declaration with its defaults filled in and without its type, as workers register it.
+type Settings struct {
+	Name, Queue     string
+	Timeout, Settle time.Duration
+	MaxAttempts     int
+	Backoff         Backoff
+	Idempotent      bool
+	Retention       Retention
+	ArgsVersion     int
+	MaxArgs         int
+}
+
+// Settings fills in the defaults and reports all faults of the declaration at once, each an *InvalidError.
+func (k Kind[T]) Settings() (Settings, error) {
+	s := Settings{
+		Name: k.Name, Queue: cmp.Or(k.Queue, k.Name),
+		Timeout: cmp.Or(k.Timeout, DefaultTimeout), Settle: max(0, cmp.Or(k.Settle, DefaultSettle)),
+		MaxAttempts: cmp.Or(k.MaxAttempts, DefaultMaxAttempts),
+		Backoff: Backoff{
+			Min: cmp.Or(k.Backoff.Min, DefaultBackoffMin), Max: cmp.Or(k.Backoff.Max, DefaultBackoffMax),
+			Factor: cmp.Or(k.Backoff.Factor, 2),
+		},
+		Idempotent: k.Idempotent,
+		Retention: Retention{
+			Sent: cmp.Or(k.Retention.Sent, 7*day), Error: cmp.Or(k.Retention.Error, Forever),
+			Cancelled: cmp.Or(k.Retention.Cancelled, 30*day),
+		},
+		ArgsVersion: cmp.Or(k.ArgsVersion, 1), MaxArgs: cmp.Or(k.MaxArgs, DefaultMaxArgs),
+	}
+	where := "kind " + k.Name
+	bad := func(ok bool, field, problem, fix string) error {
+		if ok {
+			return nil
+		}
+		return &InvalidError{Field: where + ": " + field, Problem: problem, Fix: fix}
+	}
+	return s, errors.Join(
+		checkName(k.Name),
+		bad(validQueue(s.Queue), "Queue", fmt.Sprintf("%q is not one", s.Queue), "1 to 200 bytes of letters, digits, and . _ : -"),
+		bad(s.Timeout >= time.Millisecond, "Timeout", fmt.Sprintf("is %v", s.Timeout), "at least 1ms; zero is the default of 60s"),
+		bad(s.MaxAttempts > 0, "MaxAttempts", fmt.Sprintf("is %d", s.MaxAttempts), "at least 1; zero is the default of 10"),
+		bad(s.Backoff.Min > 0 && s.Backoff.Max >= s.Backoff.Min && s.Backoff.Factor >= 1, "Backoff",
+			fmt.Sprintf("is %v to %v by %v", s.Backoff.Min, s.Backoff.Max, s.Backoff.Factor), "0 < Min <= Max, Factor >= 1"),
+		bad(s.ArgsVersion > 0, "ArgsVersion", fmt.Sprintf("is %d", s.ArgsVersion), "at least 1"),
+		bad(s.MaxArgs > 0 && s.MaxArgs <= 1<<20, "MaxArgs", fmt.Sprintf("is %d", s.MaxArgs), "1 byte to 1 MiB"),
+	)
+}
+
+// checkName holds a kind's name to its format; sql/create.sql has the same rule for hand-written SQL.
+func checkName(name string) error {
+	fix := "use application.model.verb in lower case, like blog.comment.notify, at most 100 bytes"
+	problem := ""
+	parts := strings.Split(name, ".")
+	switch {
+	case name == "":
+		problem = "is empty"
+	case len(name) > 100:
+		problem = fmt.Sprintf("has %d bytes", len(name))
+	case len(parts) != 3:
+		problem = fmt.Sprintf("%q has %d parts instead of 3", name, len(parts))
+	default:
+		for _, part := range parts {
+			if !validPart(part) {
+				problem = fmt.Sprintf("%q: part %q must begin with a-z and hold only a-z, 0-9, _ and -", name, part)
+				break
+			}
+		}
+	}
+	if problem == "" {
+		return nil
+	}
+	return &InvalidError{Field: "kind", Problem: problem, Fix: fix}
+}
+
+func validQueue(s string) bool {
+	for _, r := range s {
+		if (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && !strings.ContainsRune("0123456789._:-", r) {
+			return false
+		}
+	}
+	return len(s) <= 200
+}
+
+func validPart(s string) bool {
+	for i, r := range s {
+		letter := r >= 'a' && r <= 'z'
+		if !letter && (i == 0 || !strings.ContainsRune("0123456789_-", r)) {
+			return false
+		}
+	}
+	return s != ""
+}

@@ -1,0 +1,198 @@
+package intent
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/writhq/writ/fsm"
+	"github.com/writhq/writ/internal/store"
+)
+
+// DB is whatever can query: a pgx pool, connection or transaction.
+type DB interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}
+
+// Intent is a row as the view writ.status shows it. Times are the database's.
+type Intent struct {
+	ID             ID              `json:"id"`
+	Kind           string          `json:"kind"`
+	Status         string          `json:"status"` // derived: scheduled, waiting, ready, running, retrying, ambiguous, sent, error, cancelled
+	State          fsm.State       `json:"state"`
+	Epoch          int32           `json:"epoch"`
+	Attempt        int32           `json:"attempt"`
+	MaxAttempts    int32           `json:"max_attempts"`
+	Class          string          `json:"class"` // idempotent, probed, manual; undeclared if no worker knows the kind
+	IdempotencyKey string          `json:"idempotency_key"`
+	RequestedAt    time.Time       `json:"requested_at"`
+	RunAt          time.Time       `json:"run_at"`
+	StartedAt      *time.Time      `json:"started_at"`
+	DeadlineAt     *time.Time      `json:"deadline_at"`
+	FinishedAt     *time.Time      `json:"finished_at"`
+	FlaggedAt      *time.Time      `json:"flagged_at"`
+	FlagReason     *string         `json:"flag_reason"`
+	WorkerID       *uuid.UUID      `json:"worker_id"`
+	Host           *string         `json:"host"`
+	PID            *int            `json:"pid"`
+	HeartbeatAt    *time.Time      `json:"heartbeat_at"`
+	WorkerAlive    bool            `json:"worker_alive"`
+	Subjects       []string        `json:"subjects"`
+	TID            ID              `json:"tid"`
+	ParentID       *ID             `json:"parent_id"`
+	Error          *string         `json:"error"`
+	Args           json.RawMessage `json:"args"`
+	Meta           json.RawMessage `json:"meta"`
+}
+
+// Position is where the intent stands, to be named in a [Verdict].
+func (i Intent) Position() Position {
+	return Position{State: string(i.State), Epoch: i.Epoch, Flagged: i.FlaggedAt != nil}
+}
+
+// Get reads one intent. Errors: ErrNotFound, ErrNoSchema, or the database's.
+func Get(ctx context.Context, db DB, id ID) (Intent, error) {
+	var out Intent
+	row, err := store.Get(ctx, db, id)
+	if err != nil {
+		return out, fmt.Errorf("get: %w", err)
+	}
+	if row == nil {
+		return out, &refusal{ErrNotFound, fmt.Sprintf("writ: there is no intent %s", id)}
+	}
+	if err := json.Unmarshal(row, &out); err != nil {
+		return out, fmt.Errorf("get: %w", err)
+	}
+	return out, nil
+}
+
+// Filter chooses intents for [List]. Zero fields choose all.
+type Filter struct {
+	Kind    string
+	Status  string // a derived word or a state
+	Subject string
+	TID     ID
+	Limit   int // default 50
+}
+
+// List returns intents, the newest first.
+func List(ctx context.Context, db DB, f Filter) ([]Intent, error) {
+	var where []string
+	var args []any
+	and := func(condition string, arg any) {
+		args = append(args, arg)
+		where = append(where, fmt.Sprintf(condition, len(args)))
+	}
+	if f.Kind != "" {
+		and("kind = $%d", f.Kind)
+	}
+	if f.Status != "" {
+		if !isStatus(f.Status) {
+			return nil, &InvalidError{Field: "status", Problem: fmt.Sprintf("%q is not one", f.Status), Fix: "one of " + strings.Join(Statuses(), ", ")}
+		}
+		and("$%[1]d IN (status, state)", f.Status)
+		// Implied by the word; said so that the small partial indexes serve.
+		switch f.Status {
+		case "ambiguous":
+			where = append(where, "flagged_at IS NOT NULL")
+		case "error":
+			where = append(where, "failed_at IS NOT NULL")
+		case "sent", "cancelled":
+			where = append(where, "finished_at IS NOT NULL")
+		default:
+			where = append(where, "finished_at IS NULL")
+		}
+	}
+	if f.Subject != "" {
+		and("subjects @> ARRAY[$%d::text]", f.Subject)
+	}
+	if f.TID != uuid.Nil {
+		and("(tid = $%[1]d OR id = $%[1]d)", f.TID)
+	}
+	limit := f.Limit
+	if limit <= 0 {
+		limit = 50
+	}
+	query := "SELECT to_jsonb(s) FROM writ.status s"
+	if len(where) > 0 {
+		query += " WHERE " + strings.Join(where, " AND ")
+	}
+	query += fmt.Sprintf(" ORDER BY id DESC LIMIT %d", limit)
+	rows, err := db.Query(ctx, query, args...)
+	if err != nil {
+		return nil, fmt.Errorf("list: %w", store.Explain(err))
+	}
+	out, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (i Intent, err error) {
+		var raw json.RawMessage
+		if err := row.Scan(&raw); err != nil {
+			return i, err
+		}
+		return i, json.Unmarshal(raw, &i)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list: %w", store.Explain(err))
+	}
+	return out, nil
+}
+
+// Statuses lists the words that [Filter.Status] takes.
+func Statuses() []string {
+	words := []string{"scheduled", "waiting", "ready", "running", "retrying", "ambiguous"}
+	for _, s := range fsm.States() {
+		words = append(words, string(s))
+	}
+	return words
+}
+
+func isStatus(word string) bool {
+	for _, s := range Statuses() {
+		if s == word {
+			return true
+		}
+	}
+	return false
+}
+
+// Why says in one line why an intent is not done yet, or how it ended. Errors: ErrNotFound, ErrNoSchema, or the
+// database's.
+func Why(ctx context.Context, db DB, id ID) (string, error) {
+	line, err := store.Why(ctx, db, id)
+	if err != nil {
+		return "", fmt.Errorf("why: %w", err)
+	}
+	if line == "" {
+		return "", &refusal{ErrNotFound, fmt.Sprintf("writ: there is no intent %s", id)}
+	}
+	return line, nil
+}
+
+// Entry is one line of an intent's timeline.
+type Entry struct {
+	At       time.Time       `json:"at"`
+	Event    string          `json:"event"`
+	Actor    string          `json:"actor"`
+	Epoch    int32           `json:"epoch"`
+	Why      string          `json:"why,omitempty"`
+	Evidence json.RawMessage `json:"evidence,omitempty"`
+}
+
+// Timeline returns all that is recorded of an intent, in order. Errors: ErrNotFound, ErrNoSchema, or the database's.
+func Timeline(ctx context.Context, db DB, id ID) ([]Entry, error) {
+	entries, err := store.Timeline(ctx, db, id)
+	if err != nil {
+		return nil, err
+	}
+	if len(entries) == 0 {
+		return nil, &refusal{ErrNotFound, fmt.Sprintf("writ: there is no intent %s", id)}
+	}
+	out := make([]Entry, len(entries))
+	for i, e := range entries {
+		out[i] = Entry(e)
+	}
+	return out, nil
+}

@@ -1,0 +1,56 @@
+package rabbit
+
+import (
+	"fmt"
+	"sync/atomic"
+
+	"github.com/google/uuid"
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+// Delivery is a message that waits to be acked. Copies are the same delivery.
+type Delivery struct {
+	Queue string // the broker's name
+	// Installation is who sent the hints; zero if the message does not say, or not
+	// in the form of a UUID.
+	Installation uuid.UUID
+	Redelivered  bool // it was delivered before, here or elsewhere, and not acked
+	Body         []byte
+
+	receipt *receipt
+}
+
+// receipt is what acks a delivery. A delivery tag counts within a channel, so it
+// is bound to its own: on another it would ack another message.
+type receipt struct {
+	channel *amqp.Channel
+	tag     uint64
+	acked   atomic.Bool
+}
+
+// Ack tells the broker that the message is done with. Every call but the first
+// does nothing: acking twice is a protocol error that costs the whole channel.
+// The error is ErrStale, and harmless. It blocks only for the write, at most
+// Config.WriteTimeout, and is safe for concurrent use.
+func (d Delivery) Ack() error {
+	if d.receipt == nil || d.receipt.acked.Swap(true) {
+		return nil
+	}
+	if err := d.receipt.channel.Ack(d.receipt.tag, false); err != nil {
+		return fmt.Errorf("%w: %w", ErrStale, err)
+	}
+	return nil
+}
+
+func newDelivery(queue string, ch *amqp.Channel, m *amqp.Delivery) Delivery {
+	d := Delivery{
+		Queue:       queue,
+		Redelivered: m.Redelivered,
+		Body:        m.Body,
+		receipt:     &receipt{channel: ch, tag: m.DeliveryTag},
+	}
+	if s, ok := m.Headers[headerInstallation].(string); ok && len(s) == uuidBytes {
+		d.Installation, _ = uuid.Parse(s)
+	}
+	return d
+}

@@ -1,0 +1,176 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	writsql "github.com/writhq/writ/sql"
+)
+
+// Claimed is an intent that a worker holds: what its handler needs.
+type Claimed struct {
+	ID          uuid.UUID
+	Kind        string
+	Epoch       int32 // of this attempt: the hint's + 1
+	Attempt     int32
+	Generation  int32
+	Args        []byte
+	ArgsVersion int32
+	TID         uuid.UUID
+	ParentID    *uuid.UUID
+	Subjects    []string
+	RequestedAt time.Time
+	Trace       *string
+	Meta        []byte
+}
+
+func (c *Claimed) targets() []any {
+	return []any{
+		&c.ID, &c.Kind, &c.Epoch, &c.Attempt, &c.Generation, &c.Args, &c.ArgsVersion, &c.TID, &c.ParentID,
+		&c.Subjects, &c.RequestedAt, &c.Trace, &c.Meta,
+	}
+}
+
+// Group is a set of intents to claim with one statement: same epoch, same timeout.
+type Group struct {
+	Epoch   int32
+	Timeout time.Duration
+	IDs     []uuid.UUID // sorted
+}
+
+// Claim claims all groups in one transaction and one round trip, committed synchronously whatever the session says: an
+// effect must not outrun its claim. Rows that are not returned were not claimed. On an error for which [Unknown] is
+// true, each of them may or may not have been.
+func (s *Store) Claim(ctx context.Context, worker uuid.UUID, groups []Group) ([]Claimed, error) {
+	var out []Claimed
+	b := begin()
+	for _, g := range groups {
+		b.Queue(writsql.Statement("Claim"), g.IDs, g.Epoch, worker, g.Timeout).Query(func(rows pgx.Rows) error {
+			for rows.Next() {
+				var c Claimed
+				if err := rows.Scan(c.targets()...); err != nil {
+					return err
+				}
+				out = append(out, c)
+			}
+			return rows.Err()
+		})
+	}
+	b.Queue("COMMIT")
+	if err := s.send(ctx, b); err != nil {
+		return nil, fmt.Errorf("claim: %w", err)
+	}
+	return out, nil
+}
+
+// ClaimAgain sends a claim whose answer was lost once more, waiting for the row's lock, and then looks whether the lost
+// one was applied. It returns nil if this worker does not hold the intent at epoch + 1, and then never will by that claim.
+func (s *Store) ClaimAgain(ctx context.Context, worker uuid.UUID, h Hint, timeout time.Duration) (*Claimed, error) {
+	var c Claimed
+	var got bool
+	scan := func(rows pgx.Rows) error {
+		for rows.Next() {
+			got = true
+			if err := rows.Scan(c.targets()...); err != nil {
+				return err
+			}
+		}
+		return rows.Err()
+	}
+	b := begin()
+	b.Queue(writsql.Statement("ClaimWaiting"), h.ID, h.Epoch, worker, timeout).Query(scan)
+	b.Queue(writsql.Statement("ReadMine"), h.ID, h.Epoch+1, worker).Query(scan)
+	b.Queue("COMMIT")
+	if err := s.send(ctx, b); err != nil {
+		return nil, fmt.Errorf("claim again: %w", err)
+	}
+	if !got {
+		return nil, nil
+	}
+	return &c, nil
+}
+
+// Standing is how a hinted row stands that was not claimed.
+type Standing struct {
+	ID        uuid.UUID
+	State     string
+	Epoch     int32
+	RunAt     time.Time
+	Due       bool
+	WaitingOn int32
+}
+
+// Standings reads rows that a claim left out; missing ones are missing from the answer.
+func (s *Store) Standings(ctx context.Context, ids []uuid.UUID) (map[uuid.UUID]Standing, error) {
+	rows, err := s.pool.Query(ctx, writsql.Statement("ReadHinted"), ids)
+	if err != nil {
+		return nil, fmt.Errorf("read hinted rows: %w", err)
+	}
+	out := make(map[uuid.UUID]Standing, len(ids))
+	var st Standing
+	_, err = pgx.ForEachRow(rows, []any{&st.ID, &st.State, &st.Epoch, &st.RunAt, &st.Due, &st.WaitingOn}, func() error {
+		out[st.ID] = st
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read hinted rows: %w", err)
+	}
+	return out, nil
+}
+
+// Back is a hint that goes back to the outbox.
+type Back struct {
+	Hint
+	Delay time.Duration
+	RunAt time.Time // not before this; zero: no matter
+}
+
+// PutBack writes hints back to the outbox; the relay sends them again when they are due.
+func (s *Store) PutBack(ctx context.Context, backs []Back) error {
+	n := len(backs)
+	id, kind, epoch := make([]uuid.UUID, n), make([]string, n), make([]int32, n)
+	op, delay, runAt := make([]string, n), make([]time.Duration, n), make([]*time.Time, n)
+	for i, b := range backs {
+		id[i], kind[i], epoch[i], op[i], delay[i] = b.ID, b.Kind, b.Epoch, b.Op, b.Delay
+		if !b.RunAt.IsZero() {
+			runAt[i] = &b.RunAt
+		}
+	}
+	if _, err := s.pool.Exec(ctx, writsql.Statement("PutBack"), id, kind, epoch, op, delay, runAt); err != nil {
+		return fmt.Errorf("put hints back: %w", err)
+	}
+	return nil
+}
+
+// begin starts a pipelined engine transaction: the batch carries BEGIN, its statements and, as the last one the caller
+// queues, COMMIT, so that the whole unit is one round trip.
+func begin() *pgx.Batch {
+	b := &pgx.Batch{}
+	b.BeginTx(readCommitted)
+	// The lock timeout keeps somebody's open transaction on one row from holding up the batch: it fails, and is then
+	// written row by row.
+	b.Queue("SELECT set_config('synchronous_commit', 'on', true), set_config('lock_timeout', '1s', true)")
+	return b
+}
+
+// send runs such a batch. After an error nothing is left open on the connection.
+func (s *Store) send(ctx context.Context, b *pgx.Batch) error {
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Release()
+	if err := conn.SendBatch(ctx, b).Close(); err != nil {
+		if !conn.Conn().IsClosed() && conn.Conn().PgConn().TxStatus() != 'I' {
+			if _, rollbackErr := conn.Exec(context.WithoutCancel(ctx), "ROLLBACK"); rollbackErr != nil {
+				conn.Conn().Close(context.WithoutCancel(ctx)) // the pool discards it
+			}
+		}
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,197 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	writsql "github.com/writhq/writ/sql"
+)
+
+// Outcome is what a worker has to say of an attempt that it holds.
+type Outcome struct {
+	ID    uuid.UUID
+	Epoch int32
+	Event string // succeeded, retried, failed or flagged
+	Error string // of the handler; cleaned before it is written
+	Why   string // retried, failed: in a word. Flagged: the reason
+
+	Delay time.Duration // retried: until the next attempt
+	Free  bool          // retried: no attempt spent (snoozed, or never begun)
+	Probe bool          // flagged: the kind has a probe
+
+	// Hook is the application's share in the finishing transaction; nil for none. It runs after the guard, at most once
+	// in a transaction that commits.
+	Hook func(pgx.Tx) error
+}
+
+// The events of an outcome.
+const (
+	Succeeded = succeeded
+	Retried   = retried
+	Failed    = failed
+	Flagged   = flagged
+)
+
+// Fate is what became of an outcome that was written singly.
+type Fate struct {
+	Late  bool   // refused: a verdict came first; a late report was kept
+	State string // of the row now, if late
+}
+
+// FinishBatch writes outcomes that have no hook, in one transaction and one round trip. It returns those that were not
+// applied: refused, or locked by somebody else at that moment; [Store.FinishOne] tells which.
+func (s *Store) FinishBatch(ctx context.Context, worker uuid.UUID, outcomes []Outcome) ([]Outcome, error) {
+	done := make(map[uuid.UUID]bool, len(outcomes))
+	note := func(rows pgx.Rows) error {
+		for rows.Next() {
+			var id uuid.UUID
+			if err := rows.Scan(&id); err != nil {
+				return err
+			}
+			done[id] = true
+		}
+		return rows.Err()
+	}
+	b := begin()
+	sent := map[int32][]uuid.UUID{}
+	for _, o := range outcomes {
+		if o.Event == Succeeded {
+			sent[o.Epoch] = append(sent[o.Epoch], o.ID)
+			continue
+		}
+		sql, args := single(worker, o)
+		b.Queue(sql, args...).Query(note)
+	}
+	for epoch, ids := range sent {
+		Sort(ids)
+		b.Queue(writsql.Statement("FinishSent"), ids, epoch, worker).Query(note)
+	}
+	b.Queue("COMMIT")
+	if err := s.send(ctx, b); err != nil {
+		return nil, fmt.Errorf("finish: %w", err)
+	}
+	return slices.DeleteFunc(slices.Clone(outcomes), func(o Outcome) bool { return done[o.ID] }), nil
+}
+
+// HookError is an error of the application's own hook; the transaction was rolled back.
+type HookError struct{ Err error }
+
+func (e *HookError) Error() string { return "hook: " + e.Err.Error() }
+func (e *HookError) Unwrap() error { return e.Err }
+
+// FinishOne writes one outcome in a transaction of its own: the guard, waiting for the row's lock, then the hook. If the
+// guard refuses, it compares with the row and its log: the same outcome applied before is fine, anything else becomes a
+// late report in this same transaction. It may be called again with the same outcome after any error.
+func (s *Store) FinishOne(ctx context.Context, worker uuid.UUID, o Outcome) (Fate, error) {
+	var fate Fate
+	err := pgx.BeginTxFunc(ctx, s.pool, readCommitted, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "SET LOCAL synchronous_commit = on"); err != nil {
+			return err
+		}
+		sql, args := single(worker, o)
+		tag, err := tx.Exec(ctx, sql, args...)
+		if err != nil {
+			return err
+		}
+		if tag.RowsAffected() == 1 {
+			if o.Hook == nil {
+				return nil
+			}
+			if err := o.Hook(tx); err != nil && !tx.Conn().IsClosed() {
+				return &HookError{err}
+			} else if err != nil {
+				return err // the database went away under it: not the hook's fault
+			}
+			return nil
+		}
+		var applied bool
+		if err := tx.QueryRow(ctx, writsql.Statement("LateReport"), o.ID, o.Epoch, worker, o.Event, clean(o.Error)).
+			Scan(&applied, &fate.State); err != nil {
+			return err
+		}
+		fate.Late = !applied
+		return nil
+	})
+	if err != nil {
+		return Fate{}, fmt.Errorf("finish %s: %w", o.ID, err)
+	}
+	return fate, nil
+}
+
+// single is the waiting statement of one outcome, with its parameters.
+func single(worker uuid.UUID, o Outcome) (string, []any) {
+	switch o.Event {
+	case Succeeded:
+		return writsql.Statement("FinishSentWaiting"), []any{o.ID, o.Epoch, worker}
+	case Retried:
+		spent := 1
+		if o.Free {
+			spent = 0
+		}
+		return writsql.Statement("FinishRetried"), []any{o.ID, o.Epoch, worker, o.Delay, clean(o.Error), spent, o.Why}
+	case Failed:
+		return writsql.Statement("FinishFailed"), []any{o.ID, o.Epoch, worker, clean(o.Error), o.Why}
+	case Flagged:
+		return writsql.Statement("FinishFlagged"), []any{o.ID, o.Epoch, worker, o.Why, clean(o.Error), o.Probe}
+	}
+	panic(fmt.Sprintf("store: no such outcome %q", o.Event)) // the code's own constants
+}
+
+// Recover runs the recovery function of an intent that a verdict ended in error, in one transaction with the note that it
+// was run. It reports false if nothing is owed any more, and then hook was not called.
+func (s *Store) Recover(ctx context.Context, worker uuid.UUID, h Hint, hook func(tx pgx.Tx, c Claimed, lastError string) error) (bool, error) {
+	owed := false
+	err := pgx.BeginTxFunc(ctx, s.pool, readCommitted, func(tx pgx.Tx) error {
+		var c Claimed
+		var lastError string
+		err := tx.QueryRow(ctx, writsql.Statement("ReadRecovery"), h.ID, h.Epoch).Scan(append(c.targets(), &lastError)...)
+		if err == pgx.ErrNoRows {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		owed = true
+		if err := hook(tx, c, lastError); err != nil {
+			return &HookError{err}
+		}
+		_, err = tx.Exec(ctx, writsql.Statement("Recovered"), h.ID, worker)
+		return err
+	})
+	if err != nil {
+		return owed, fmt.Errorf("recover %s: %w", h.ID, err)
+	}
+	return owed, nil
+}
+
+// Sort sorts ids as Postgres does, so that all statements lock rows in one order.
+func Sort(ids []uuid.UUID) {
+	slices.SortFunc(ids, func(a, b uuid.UUID) int { return bytes.Compare(a[:], b[:]) })
+}
+
+// maxError bounds an error text, in bytes.
+const maxError = 8 << 10
+
+// clean makes an outside error's text storable: no NUL, valid UTF-8, bounded. A text that Postgres refuses must not make
+// a job look ambiguous that is done. Empty is null.
+func clean(s string) *string {
+	if s == "" {
+		return nil
+	}
+	s = strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
+	if len(s) > maxError {
+		cut := maxError
+		for !utf8.RuneStart(s[cut]) {
+			cut--
+		}
+		s = s[:cut] + "…"
+	}
+	return &s
+}

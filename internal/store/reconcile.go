@@ -1,0 +1,200 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	writsql "github.com/writhq/writ/sql"
+)
+
+// Lead takes or renews the lease name and reports whether holder has it now.
+func (s *Store) Lead(ctx context.Context, name string, holder uuid.UUID, ttl time.Duration) (bool, error) {
+	rows, err := s.pool.Query(ctx, writsql.Statement("Lead"), name, holder, ttl)
+	if err != nil {
+		return false, fmt.Errorf("lease: %w", Explain(err))
+	}
+	got, err := pgx.CollectRows(rows, pgx.RowTo[bool])
+	if err != nil {
+		return false, fmt.Errorf("lease: %w", Explain(err))
+	}
+	return len(got) == 1, nil
+}
+
+// Resign gives the lease back.
+func (s *Store) Resign(ctx context.Context, name string, holder uuid.UUID) error {
+	_, err := s.pool.Exec(ctx, writsql.Statement("Resign"), name, holder)
+	return err
+}
+
+// Observation is a look at the database's clock.
+type Observation struct {
+	At      time.Time // the database's clock
+	Started time.Time // when the server was started
+	Open    bool      // adopted and not paused
+}
+
+// Observe makes one.
+func (s *Store) Observe(ctx context.Context) (Observation, error) {
+	var o Observation
+	if err := s.pool.QueryRow(ctx, writsql.Statement("Observe")).Scan(&o.At, &o.Started, &o.Open); err != nil {
+		return o, fmt.Errorf("observe: %w", Explain(err))
+	}
+	return o, nil
+}
+
+// Place is a place in the order of open rows.
+type Place struct {
+	RunAt time.Time
+	ID    uuid.UUID
+}
+
+// Window is a stretch of open rows in the order of run_at, looked at for stale ones.
+type Window struct {
+	Read  int     // rows looked at; fewer than asked for: the end
+	Last  Place   // of the last one
+	Stale []Stale // rows that need a new hint
+}
+
+// Stale is an intent whose hint seems lost, and its place in the order.
+type Stale struct {
+	Hint
+	Place Place
+}
+
+// StalePending looks at up to limit open rows after a place that have been due for longer than threshold.
+func (s *Store) StalePending(ctx context.Context, after Place, threshold time.Duration, limit int) (Window, error) {
+	var w Window
+	rows, err := s.pool.Query(ctx, writsql.Statement("StalePending"), after.RunAt, after.ID, threshold, limit)
+	if err != nil {
+		return w, fmt.Errorf("look for stale pending: %w", err)
+	}
+	var h Hint
+	var stale bool
+	_, err = pgx.ForEachRow(rows, []any{&w.Last.RunAt, &h.ID, &h.Kind, &h.Epoch, &stale}, func() error {
+		w.Read++
+		w.Last.ID = h.ID
+		if stale {
+			w.Stale = append(w.Stale, Stale{h, w.Last})
+		}
+		return nil
+	})
+	if err != nil {
+		return w, fmt.Errorf("look for stale pending: %w", err)
+	}
+	return w, nil
+}
+
+// Requeue writes new hints for rows that are still as read, and returns how many.
+func (s *Store) Requeue(ctx context.Context, hints []Stale) (int64, error) {
+	ids, epochs := make([]uuid.UUID, len(hints)), make([]int32, len(hints))
+	for i, h := range hints {
+		ids[i], epochs[i] = h.ID, h.Epoch
+	}
+	tag, err := s.pool.Exec(ctx, writsql.Statement("Requeue"), ids, epochs)
+	if err != nil {
+		return 0, fmt.Errorf("requeue: %w", err)
+	}
+	return tag.RowsAffected(), nil
+}
+
+// DeadWorkers lists workers whose heartbeat is too old and that were not looked at since.
+func (s *Store) DeadWorkers(ctx context.Context) ([]uuid.UUID, error) {
+	return s.ids(ctx, "DeadWorkers")
+}
+
+// Orphans lists sending rows of the given workers that have no living worker; nil: of any worker.
+func (s *Store) Orphans(ctx context.Context, workers []uuid.UUID, limit int) ([]Hint, error) {
+	rows, err := s.pool.Query(ctx, writsql.Statement("Orphans"), workers, limit)
+	if err != nil {
+		return nil, fmt.Errorf("look for orphans: %w", err)
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (Hint, error) {
+		var h Hint
+		err := row.Scan(&h.ID, &h.Epoch)
+		return h, err
+	})
+}
+
+// SettleOrphan flags an attempt whose worker died, or retries it if its kind is idempotent. observed is when the
+// database was last seen well, by its own clock; older than fresh, nothing is done. silence is the shortest that
+// any worker is taken for dead after. It returns the kind's class, or
+// nothing if the row had moved or its worker is back.
+func (s *Store) SettleOrphan(ctx context.Context, h Hint, observed time.Time, fresh, silence time.Duration) (class string, err error) {
+	err = pgx.BeginTxFunc(ctx, s.pool, readCommitted, func(tx pgx.Tx) error {
+		err := tx.QueryRow(ctx, writsql.Statement("SettleOrphan"), h.ID, h.Epoch, observed, fresh, silence).Scan(&class)
+		if err == pgx.ErrNoRows {
+			return nil
+		}
+		return err
+	})
+	if err != nil {
+		return "", fmt.Errorf("settle orphan %s: %w", h.ID, err)
+	}
+	return class, nil
+}
+
+// Swept notes that all that these dead workers held was looked at.
+func (s *Store) Swept(ctx context.Context, workers []uuid.UUID) error {
+	_, err := s.pool.Exec(ctx, writsql.Statement("Swept"), workers)
+	return err
+}
+
+// ForgetWorkers removes rows of workers that are long dead.
+func (s *Store) ForgetWorkers(ctx context.Context) error {
+	_, err := s.pool.Exec(ctx, writsql.Statement("ForgetWorkers"))
+	return err
+}
+
+// RequeueOwed writes new hints for recoveries whose hint was lost, and returns how many.
+func (s *Store) RequeueOwed(ctx context.Context) (int64, error) {
+	tag, err := s.pool.Exec(ctx, writsql.Statement("Owed"))
+	return tag.RowsAffected(), err
+}
+
+// Expiry is a kind and final state with the moment from which its rows are kept.
+type Expiry struct {
+	Kind, State string
+	Before      time.Time
+}
+
+// Expiries lists what may be pruned.
+func (s *Store) Expiries(ctx context.Context) ([]Expiry, error) {
+	rows, err := s.pool.Query(ctx, writsql.Statement("PruneKinds"))
+	if err != nil {
+		return nil, fmt.Errorf("read retention: %w", err)
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[Expiry])
+}
+
+// Prune deletes up to limit rows, their keys and their log, in one transaction, and returns how many.
+func (s *Store) Prune(ctx context.Context, e Expiry, limit int) (int, error) {
+	var ids []uuid.UUID
+	err := pgx.BeginTxFunc(ctx, s.pool, readCommitted, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, writsql.Statement("Prune"), e.Kind, e.State, e.Before, limit)
+		if err != nil {
+			return err
+		}
+		if ids, err = pgx.CollectRows(rows, pgx.RowTo[uuid.UUID]); err != nil || len(ids) == 0 {
+			return err
+		}
+		// A statement of its own: the log's guard looks whether the intent is gone.
+		_, err = tx.Exec(ctx, writsql.Statement("PruneLog"), ids)
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("prune %s %s: %w", e.State, e.Kind, err)
+	}
+	return len(ids), nil
+}
+
+func (s *Store) ids(ctx context.Context, statement string) ([]uuid.UUID, error) {
+	rows, err := s.pool.Query(ctx, writsql.Statement(statement))
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+}

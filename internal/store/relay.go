@@ -1,0 +1,179 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+
+	writsql "github.com/writhq/writ/sql"
+)
+
+// Outbox is the relay's side of the store, on one connection of its own that it does not close: the same session holds
+// the row locks, the sleeping lock and the LISTEN. Not safe for concurrent use.
+type Outbox struct{ conn *pgx.Conn }
+
+// NewOutbox returns the relay's statements on conn.
+func NewOutbox(conn *pgx.Conn) *Outbox { return &Outbox{conn: conn} }
+
+// Row is something still to be published: a hint (Op is set) or an event (Exchange is set).
+type Row struct {
+	Ref   pgtype.TID
+	DueAt time.Time
+	Hint
+
+	Exchange, RoutingKey string
+	Headers              map[string]any
+	Payload              []byte
+}
+
+// Bell is the channel on which creations ring a relay that is asleep.
+const Bell = "writ_outbox"
+
+// Take locks up to limit due rows, from the low-water mark up to a time, in a transaction that the caller ends with
+// [Taken.Finish] or [Taken.Release]. Rows that another relay has are skipped. No transaction is left open when it
+// returns no rows or an error.
+func (o *Outbox) Take(ctx context.Context, from, until time.Time, limit int) (*Taken, error) {
+	tx, err := o.conn.BeginTx(ctx, readCommitted)
+	if err != nil {
+		return nil, fmt.Errorf("take from the outbox: %w", err)
+	}
+	rows, err := tx.Query(ctx, writsql.Statement("RelayTake"), from, until, limit)
+	if err == nil {
+		var taken []Row
+		var now time.Time
+		taken, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (r Row, err error) {
+			err = row.Scan(&r.Ref, &r.DueAt, &r.ID, &r.Epoch, &r.Kind, &r.Op, &r.Exchange, &r.RoutingKey, &r.Headers, &r.Payload, &now)
+			return r, err
+		})
+		if err == nil && len(taken) > 0 {
+			return &Taken{Rows: taken, Now: now, tx: tx}, nil
+		}
+	}
+	rollbackErr := tx.Rollback(context.WithoutCancel(ctx))
+	if err == nil {
+		err = rollbackErr
+	}
+	if err != nil {
+		return nil, fmt.Errorf("take from the outbox: %w", Explain(err))
+	}
+	return &Taken{}, nil
+}
+
+// Taken is a set of outbox rows that are locked until it is finished or released.
+type Taken struct {
+	Rows []Row
+	Now  time.Time // the database's clock when they were taken
+	tx   pgx.Tx
+}
+
+// Refusal is a group of rows that the broker would not take, and why.
+type Refusal struct {
+	Refs []pgtype.TID
+	Why  string
+}
+
+// Finish deletes the published rows, delays the refused ones, and commits; all other rows stay as they were. After an
+// error everything published will be published again, which is harmless.
+func (t *Taken) Finish(ctx context.Context, published []pgtype.TID, refused []Refusal) error {
+	b := &pgx.Batch{}
+	if len(published) > 0 {
+		b.Queue(writsql.Statement("RelayDelete"), published)
+	}
+	for _, r := range refused {
+		b.Queue(writsql.Statement("RelayDelay"), r.Refs, clean(r.Why))
+	}
+	b.Queue("COMMIT")
+	if err := t.tx.Conn().SendBatch(ctx, b).Close(); err != nil {
+		t.Release(ctx)
+		return fmt.Errorf("finish publishing: %w", err)
+	}
+	return nil
+}
+
+// Release gives the rows back untouched. It blocks for a second at most.
+func (t *Taken) Release(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	if t.tx != nil && t.tx.Rollback(ctx) != nil {
+		t.tx.Conn().Close(ctx) // the server rolls back
+	}
+}
+
+// Peek reports whether anything is due.
+func (o *Outbox) Peek(ctx context.Context) (bool, error) { return o.ask(ctx, "RelayPeek") }
+
+// Seat takes the seat at the door for the session's life; false: another relay has it.
+func (o *Outbox) Seat(ctx context.Context) (bool, error) { return o.ask(ctx, "RelaySeat") }
+
+// Revive makes the refused hints of kinds due at once.
+func (o *Outbox) Revive(ctx context.Context, kinds []string) error {
+	_, err := o.conn.Exec(ctx, writsql.Statement("RelayRevive"), kinds)
+	return err
+}
+
+func (o *Outbox) ask(ctx context.Context, statement string) (yes bool, err error) {
+	err = o.conn.QueryRow(ctx, writsql.Statement(statement)).Scan(&yes)
+	return yes, Explain(err)
+}
+
+// Route is where hints of a kind go.
+type Route struct {
+	Queue   string
+	Typical time.Duration // run time; 0: not known
+}
+
+// Routes reads the declared kinds.
+func (o *Outbox) Routes(ctx context.Context) (map[string]Route, error) {
+	rows, err := o.conn.Query(ctx, writsql.Statement("RelayKinds"))
+	if err != nil {
+		return nil, fmt.Errorf("read kinds: %w", Explain(err))
+	}
+	out := map[string]Route{}
+	var name, queue string
+	var ms float64
+	_, err = pgx.ForEachRow(rows, []any{&name, &queue, &ms}, func() error {
+		out[name] = Route{Queue: queue, Typical: time.Duration(ms * float64(time.Millisecond))}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read kinds: %w", err)
+	}
+	return out, nil
+}
+
+// Listen subscribes the session to the bell.
+func (o *Outbox) Listen(ctx context.Context) error {
+	_, err := o.conn.Exec(ctx, "LISTEN "+Bell)
+	return err
+}
+
+// Sleep takes the sleeping lock; false: a creation is in flight, and nobody will ring for it.
+func (o *Outbox) Sleep(ctx context.Context) (bool, error) { return o.ask(ctx, "RelaySleep") }
+
+// Wake gives the sleeping lock back.
+func (o *Outbox) Wake(ctx context.Context) error {
+	_, err := o.conn.Exec(ctx, writsql.Statement("RelayWake"))
+	return err
+}
+
+// Rung blocks until the bell rings (true) or ctx ends (false).
+func (o *Outbox) Rung(ctx context.Context) (bool, error) {
+	_, err := o.conn.WaitForNotification(ctx)
+	if err != nil && ctx.Err() != nil && !o.conn.IsClosed() {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// NoteDepths writes how many messages wait in each queue; -1: no such queue.
+func (o *Outbox) NoteDepths(ctx context.Context, depths map[string]int) error {
+	queues, ready := make([]string, 0, len(depths)), make([]int64, 0, len(depths))
+	for q, n := range depths {
+		queues, ready = append(queues, q), append(ready, int64(n))
+	}
+	_, err := o.conn.Exec(ctx, writsql.Statement("RelayDepths"), queues, ready)
+	return err
+}

@@ -1,0 +1,3 @@
+module github.com/writhq/writ/internal/tools
+
+go 1.26

@@ -1,0 +1,181 @@
+-- The tables of the protocol. Functions, triggers and views are not here: they live in ../sql and are applied
+-- again whenever their text changes.
+
+-- +goose Up
+CREATE TABLE writ.intents (
+    id           uuid        PRIMARY KEY,
+    tid          uuid        NOT NULL,              -- transaction id, shared by all that one root caused
+    parent_id    uuid,
+    worker_id    uuid,                              -- who claimed it last
+    requested_at timestamptz NOT NULL DEFAULT now(),
+    run_at       timestamptz NOT NULL DEFAULT now(),
+    started_at   timestamptz,
+    deadline_at  timestamptz,
+    finished_at  timestamptz,
+    failed_at    timestamptz,
+    flagged_at   timestamptz,                       -- ambiguous since
+    probe_at     timestamptz,                       -- a worker with the kind's code owes it a look: probe or recovery
+    epoch        int         NOT NULL DEFAULT 0,    -- fencing token
+    attempt      int         NOT NULL DEFAULT 0,
+    generation   int         NOT NULL DEFAULT 0,    -- part of the idempotency key from 1 on
+    args_version int         NOT NULL DEFAULT 1,
+    probes       int         NOT NULL DEFAULT 0,
+    requeues     int         NOT NULL DEFAULT 0,
+    waiting_on   int         NOT NULL DEFAULT 0,    -- the one admission gate: 0 means it may be claimed
+    kind         text        NOT NULL,
+    state        text        NOT NULL DEFAULT 'pending',
+    event        text,                              -- set by every engine statement; null: written by hand
+    flag_reason  text,
+    args         jsonb       NOT NULL DEFAULT '{}',
+    subjects     text[],
+    trace        text,
+    progress     jsonb,
+    result       jsonb,
+    error        text,
+    meta         jsonb,
+    CONSTRAINT intents_state CHECK (state IN ('pending', 'sending', 'sent', 'error', 'cancelled')),
+    CONSTRAINT intents_finished CHECK ((finished_at IS NULL) = (state IN ('pending', 'sending'))),
+    CONSTRAINT intents_flagged CHECK (flagged_at IS NULL OR state = 'sending'),
+    CONSTRAINT intents_failed CHECK ((failed_at IS NOT NULL) = (state = 'error'))
+) WITH (
+    -- Room for the claim's new version on the same page, so that pending → sending is a HOT update.
+    fillfactor = 50,
+    autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_insert_scale_factor = 0.1, autovacuum_analyze_scale_factor = 0.05
+);
+
+-- No index and no index predicate names a column that a claim changes (state, event, epoch, attempt, worker_id,
+-- started_at, deadline_at): a claim would otherwise touch every index.
+CREATE INDEX intents_open     ON writ.intents (run_at, id)        WHERE finished_at IS NULL;
+CREATE INDEX intents_failed   ON writ.intents (failed_at)         WHERE failed_at IS NOT NULL;
+CREATE INDEX intents_flagged  ON writ.intents (flagged_at)        WHERE flagged_at IS NOT NULL;
+CREATE INDEX intents_owed     ON writ.intents (probe_at)          WHERE probe_at IS NOT NULL;
+CREATE INDEX intents_done     ON writ.intents (kind, finished_at) WHERE finished_at IS NOT NULL;
+CREATE INDEX intents_tid      ON writ.intents (tid)               WHERE tid <> id;
+CREATE INDEX intents_subjects ON writ.intents USING gin (subjects) WHERE subjects IS NOT NULL;
+
+-- A row is here exactly while something is still to be published; it is also the timer.
+CREATE TABLE writ.outbox (
+    oid         bigint      GENERATED ALWAYS AS IDENTITY,
+    due_at      timestamptz NOT NULL,
+    intent_id   uuid,
+    epoch       int,
+    kind        text,
+    op          text,                               -- run, probe, recover: a hint. Null: an event
+    exchange    text,
+    routing_key text,
+    headers     jsonb,
+    payload     bytea,
+    failures    int         NOT NULL DEFAULT 0,     -- returned or refused by the broker so often
+    last_error  text,
+    PRIMARY KEY (due_at, oid),
+    CONSTRAINT outbox_shape CHECK (
+        (op IN ('run', 'probe', 'recover') AND intent_id IS NOT NULL AND epoch IS NOT NULL AND kind IS NOT NULL AND exchange IS NULL)
+        OR (op IS NULL AND exchange IS NOT NULL AND payload IS NOT NULL))
+) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+CREATE INDEX outbox_intent ON writ.outbox (intent_id);
+
+-- One row a worker process: liveness belongs to workers, not to intents.
+CREATE TABLE writ.workers (
+    id           uuid        PRIMARY KEY,           -- new at each start, never used again
+    host         text        NOT NULL,
+    pid          int         NOT NULL,
+    version      text        NOT NULL,
+    kinds        text[]      NOT NULL,
+    slots        int         NOT NULL,
+    running      int         NOT NULL DEFAULT 0,
+    stuck        int         NOT NULL DEFAULT 0,    -- handlers past their deadline that have not returned
+    ttl          interval    NOT NULL,
+    started_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    heartbeat_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    swept_at     timestamptz,                       -- found dead, and all that it held was looked at
+    draining     boolean     NOT NULL DEFAULT false
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200);
+
+-- The one home of what is known about a kind. Workers write it; the relay, the reconciler and people read it.
+CREATE TABLE writ.kinds (
+    name                text             PRIMARY KEY,
+    queue               text             NOT NULL,
+    class               text             NOT NULL CHECK (class IN ('idempotent', 'probed', 'manual')),
+    timeout             interval         NOT NULL DEFAULT '60 s',
+    settle              interval         NOT NULL DEFAULT '30 s',
+    max_attempts        int              NOT NULL DEFAULT 10 CHECK (max_attempts > 0),
+    backoff_min         interval         NOT NULL DEFAULT '1 s',
+    backoff_max         interval         NOT NULL DEFAULT '1 h',
+    backoff_factor      double precision NOT NULL DEFAULT 2,
+    retention_sent      interval         DEFAULT '7 days',   -- null: for ever
+    retention_error     interval,
+    retention_cancelled interval         DEFAULT '30 days',
+    max_args            int              NOT NULL DEFAULT 65536,
+    args_version        int              NOT NULL DEFAULT 1,
+    schema              jsonb,
+    recovers            boolean          NOT NULL DEFAULT false, -- has a recovery function (OnError)
+    run_ms              double precision,                        -- typical run, as the workers measured it
+    limits              jsonb,
+    breaker             jsonb,
+    paused_at           timestamptz,
+    paused_by           text,
+    paused_why          text,
+    declared_at         timestamptz      NOT NULL DEFAULT clock_timestamp()
+) WITH (fillfactor = 70);
+
+-- Everything off the happy path. Append-only.
+CREATE TABLE writ.log (
+    id        bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at        timestamptz NOT NULL DEFAULT clock_timestamp(),
+    intent_id uuid        NOT NULL,
+    epoch     int         NOT NULL,
+    event     text        NOT NULL,
+    actor     text        NOT NULL,
+    db_user   text        NOT NULL DEFAULT session_user,
+    worker_id uuid,
+    why       text,
+    evidence  jsonb
+);
+CREATE INDEX log_intent ON writ.log (intent_id, id);
+
+-- Creation keys: the second creation under a key gets the first one's intent.
+CREATE TABLE writ.keys (
+    kind      text NOT NULL,
+    key       text NOT NULL,
+    intent_id uuid NOT NULL,
+    PRIMARY KEY (kind, key)
+);
+CREATE INDEX keys_intent ON writ.keys (intent_id);
+
+-- Who this installation is, and the database that it lives in. One row.
+CREATE TABLE writ.settings (
+    one           boolean     PRIMARY KEY DEFAULT true CHECK (one),
+    installation  uuid        NOT NULL DEFAULT gen_random_uuid(),
+    fingerprint   text        NOT NULL,             -- system identifier, timeline and database when last adopted
+    installed_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    adopted_at    timestamptz,
+    adopted_by    text,
+    paused_at     timestamptz,
+    paused_by     text,
+    paused_why    text
+);
+
+-- Queue depths as the relay last saw them.
+CREATE TABLE writ.relay (
+    queue   text        PRIMARY KEY,
+    ready   bigint,                                 -- null: no such queue
+    seen_at timestamptz NOT NULL DEFAULT clock_timestamp()
+) WITH (fillfactor = 50);
+
+-- A lease elects one reconciler; that is only an optimisation.
+CREATE TABLE writ.leader (
+    name       text        PRIMARY KEY,
+    holder     uuid        NOT NULL,
+    renewed_at timestamptz NOT NULL,
+    ttl        interval    NOT NULL
+) WITH (fillfactor = 50);
+
+-- The files of ../sql as last applied.
+CREATE TABLE writ.repeatable (
+    name       text        PRIMARY KEY,
+    hash       text        NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+-- +goose Down
+DROP TABLE writ.repeatable, writ.leader, writ.relay, writ.settings, writ.keys, writ.log, writ.kinds, writ.workers, writ.outbox, writ.intents;

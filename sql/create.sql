@@ -1,0 +1,74 @@
+-- Creating by hand: INSERT INTO writ.intents (kind, args) VALUES (…) from psql or any language is safe. The Go path
+-- names its event, writes intent, outbox row and doorbell in one statement, and fires none of these triggers.
+
+-- A UUIDv7 (RFC 9562): 48 bits of Unix milliseconds, then random bits.
+CREATE OR REPLACE FUNCTION writ.uuid_v7() RETURNS uuid
+LANGUAGE sql VOLATILE PARALLEL SAFE AS $$
+    SELECT encode(set_bit(set_bit(overlay(uuid_send(gen_random_uuid())
+        PLACING substring(int8send((extract(epoch FROM clock_timestamp()) * 1000)::bigint) FROM 3) FROM 1 FOR 6),
+        52, 1), 53, 1), 'hex')::uuid
+$$;
+ALTER TABLE writ.intents ALTER COLUMN id SET DEFAULT writ.uuid_v7();
+
+-- Wakes a relay that is asleep, at commit. Asleep means that it holds this advisory lock exclusively; whoever gets the
+-- shared lock instead knows that every relay polls again after this transaction has ended, and rings nobody, because
+-- NOTIFY serialises all commits of the cluster.
+CREATE OR REPLACE FUNCTION writ.ring() RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF NOT pg_try_advisory_xact_lock_shared(1465010516, 1) THEN
+        PERFORM pg_notify('writ_outbox', '');
+    END IF;
+END $$;
+
+-- The format of a kind's name, in one place for SQL; package intent has the same rule for Go, and a test compares them.
+CREATE OR REPLACE FUNCTION writ.is_kind_name(name text) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT length(name) <= 100 AND name ~ '^[a-z][a-z0-9_-]*\.[a-z][a-z0-9_-]*\.[a-z][a-z0-9_-]*$'
+$$;
+
+CREATE OR REPLACE FUNCTION writ.intents_inserted() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    most int;
+BEGIN
+    IF NEW.state <> 'pending' OR NEW.epoch <> 0 OR NEW.attempt <> 0 OR NEW.flagged_at IS NOT NULL THEN
+        RAISE EXCEPTION 'writ: an intent is created pending, unflagged, with epoch 0 and attempt 0; got state %, epoch %, attempt %',
+            NEW.state, NEW.epoch, NEW.attempt USING ERRCODE = 'WR003';
+    END IF;
+    IF NEW.event IS NOT NULL THEN
+        RETURN NEW; -- the Go path, which has checked the rest
+    END IF;
+    IF NOT writ.is_kind_name(NEW.kind) THEN
+        RAISE EXCEPTION 'writ: kind "%" is malformed', NEW.kind USING ERRCODE = 'WR005',
+            HINT = 'A kind is application.model.verb in lower case, like blog.comment.notify, at most 100 bytes.';
+    END IF;
+    most := coalesce((SELECT max_args FROM writ.kinds WHERE name = NEW.kind), 65536);
+    IF octet_length(NEW.args::text) > most THEN
+        RAISE EXCEPTION 'writ: args of % have % bytes, the limit is %', NEW.kind, octet_length(NEW.args::text), most
+            USING ERRCODE = 'WR005', HINT = 'Keep large data in a table of your own and pass its id.';
+    END IF;
+    IF NOT isfinite(NEW.run_at) OR NOT isfinite(NEW.requested_at) THEN
+        RAISE EXCEPTION 'writ: run_at and requested_at of % must be finite times', NEW.kind USING ERRCODE = 'WR005';
+    END IF;
+    NEW.tid := coalesce(NEW.tid, NEW.id);
+    RETURN NEW;
+END $$;
+
+CREATE OR REPLACE TRIGGER intents_inserted BEFORE INSERT ON writ.intents FOR EACH ROW
+    WHEN (NEW.event IS DISTINCT FROM 'requested' OR NEW.state <> 'pending' OR NEW.epoch <> 0 OR NEW.attempt <> 0 OR NEW.flagged_at IS NOT NULL)
+    EXECUTE FUNCTION writ.intents_inserted();
+
+-- AFTER, so that an INSERT … ON CONFLICT DO NOTHING that inserted nothing brings no hint.
+CREATE OR REPLACE FUNCTION writ.intents_hint() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op)
+    VALUES (greatest(NEW.run_at, clock_timestamp()), NEW.kind, NEW.id, NEW.epoch, 'run');
+    PERFORM writ.ring();
+    RETURN NULL;
+END $$;
+
+CREATE OR REPLACE TRIGGER intents_hint AFTER INSERT ON writ.intents FOR EACH ROW
+    WHEN (NEW.event IS DISTINCT FROM 'requested' AND NEW.waiting_on = 0)
+    EXECUTE FUNCTION writ.intents_hint();

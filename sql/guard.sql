@@ -1,0 +1,185 @@
+-- The table of legal transitions (package fsm), enforced for every writer. The WHEN conditions run in C and cost the
+-- engine's statements next to nothing; the functions run only for hand-written statements or to refuse one.
+
+CREATE OR REPLACE FUNCTION writ.refuse_transition() RETURNS trigger
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF TG_OP = 'DELETE' THEN
+        RAISE EXCEPTION 'writ: intent % is %, an open intent is not deleted', OLD.id, OLD.state
+            USING ERRCODE = 'WR003', HINT = 'Cancel it (writ.cancel), or settle it first.';
+    ELSIF NEW.id <> OLD.id OR NEW.kind <> OLD.kind THEN
+        RAISE EXCEPTION 'writ: id and kind of intent % are fixed at creation', OLD.id
+            USING ERRCODE = 'WR003', HINT = 'Cancel it and create another.';
+    ELSIF NEW.epoch < OLD.epoch THEN
+        RAISE EXCEPTION 'writ: epoch of intent % never goes back (% to %)', OLD.id, OLD.epoch, NEW.epoch USING ERRCODE = 'WR003';
+    ELSIF NEW.state = OLD.state THEN
+        RAISE EXCEPTION 'writ: the flag of intent % is not taken away: nobody knows yet whether it happened', OLD.id
+            USING ERRCODE = 'WR003', HINT = 'Decide it: writ.happened, writ.retry or writ.give_up.';
+    END IF;
+    RAISE EXCEPTION 'writ: intent % cannot go from % to % with event %', OLD.id, OLD.state, NEW.state, NEW.event
+        USING ERRCODE = 'WR003', HINT = 'By hand, leave the event column alone; the database fills it in.';
+END $$;
+
+CREATE OR REPLACE TRIGGER intents_guard BEFORE UPDATE ON writ.intents FOR EACH ROW
+    WHEN (
+        NEW.id <> OLD.id OR NEW.kind <> OLD.kind OR NEW.epoch < OLD.epoch
+        OR (OLD.flagged_at IS NOT NULL AND NEW.flagged_at IS NULL AND NEW.state = OLD.state)
+        OR (NEW.state <> OLD.state AND NEW.event IS DISTINCT FROM OLD.event
+            AND (OLD.state, coalesce(NEW.event, ''), NEW.state) NOT IN (
+                ('pending', 'attempted', 'sending'),
+                ('sending', 'succeeded', 'sent'),
+                ('sending', 'retried', 'pending'),
+                ('sending', 'failed', 'error'))))
+    EXECUTE FUNCTION writ.refuse_transition();
+
+CREATE OR REPLACE TRIGGER intents_guard_delete BEFORE DELETE ON writ.intents FOR EACH ROW
+    WHEN (OLD.finished_at IS NULL)
+    EXECUTE FUNCTION writ.refuse_transition();
+
+-- The legal ways out of a position, for messages.
+CREATE OR REPLACE FUNCTION writ.ways_out(state text, flagged boolean) RETURNS text
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE
+        WHEN state = 'pending' THEN 'cancelled (cancel)'
+        WHEN state = 'sending' AND flagged THEN 'sent (happened), pending (retry), error (give-up)'
+        WHEN state = 'sending' THEN 'none by hand until it is flagged: its worker may still be at it'
+        WHEN state = 'error' THEN 'sent (happened), pending (retry), cancelled (cancel)'
+        ELSE 'none: ' || state || ' is final' END
+$$;
+
+-- A verdict: a person's verb, a probe's answer, or a plain UPDATE … SET state by hand. The event column is untouched, so
+-- the database does here what the engine does itself elsewhere: event, epoch, times, flag, outbox and log. This is the
+-- one home of what a verdict does; the verbs only check and then update the state.
+-- Who and why come from the settings writ.actor, writ.why, writ.evidence and writ.override of the transaction, if set.
+CREATE OR REPLACE FUNCTION writ.intents_by_hand() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    verb text := CASE
+        WHEN OLD.state IN ('pending', 'error') AND NEW.state = 'cancelled' THEN 'cancel'
+        WHEN OLD.state = 'error' OR (OLD.state = 'sending' AND OLD.flagged_at IS NOT NULL) THEN
+            CASE NEW.state WHEN 'sent' THEN 'happened' WHEN 'pending' THEN 'retry'
+                           WHEN 'error' THEN 'give-up' END END;
+    actor    text  := coalesce(nullif(current_setting('writ.actor', true), ''), session_user);
+    why      text  := coalesce(nullif(current_setting('writ.why', true), ''), 'written by hand');
+    evidence jsonb := nullif(current_setting('writ.evidence', true), '')::jsonb;
+    override text  := nullif(current_setting('writ.override', true), '');
+    danger   text;
+BEGIN
+    IF verb IS NULL THEN
+        RAISE EXCEPTION 'writ: intent % cannot go from % to % by hand', OLD.id,
+            OLD.state || CASE WHEN OLD.flagged_at IS NOT NULL THEN ' (flagged)' ELSE '' END, NEW.state
+            USING ERRCODE = 'WR003', HINT = 'Legal from here: ' || writ.ways_out(OLD.state, OLD.flagged_at IS NOT NULL) || '.';
+    END IF;
+    IF verb = 'retry' AND OLD.state = 'sending' THEN
+        danger := writ.retry_danger(OLD);
+        IF danger IS NOT NULL AND override IS NULL THEN
+            RAISE EXCEPTION 'writ: retrying intent % now may do it twice: %', OLD.id, danger
+                USING ERRCODE = 'WR004', HINT = 'Wait, or say with an override (it is recorded) that you know it cannot land any more.';
+        END IF;
+        evidence := CASE WHEN danger IS NULL THEN evidence
+            ELSE coalesce(evidence, '{}') || jsonb_build_object('override', override, 'danger', danger) END;
+    END IF;
+
+    NEW.event := verb;
+    NEW.flagged_at := NULL;
+    NEW.flag_reason := NULL;
+    NEW.probe_at := NULL;
+    NEW.probes := 0;
+    NEW.finished_at := CASE WHEN NEW.state = 'pending' THEN NULL ELSE clock_timestamp() END;
+    NEW.failed_at := CASE WHEN NEW.state = 'error' THEN NEW.finished_at END;
+    IF verb <> 'cancel' THEN
+        NEW.epoch := OLD.epoch + 1;
+    END IF;
+    DELETE FROM writ.outbox WHERE intent_id = OLD.id;
+    IF verb = 'retry' THEN
+        NEW.attempt := 0;
+        NEW.requeues := 0;
+        NEW.deadline_at := NULL;
+        IF NEW.run_at = OLD.run_at THEN
+            NEW.run_at := now();
+        END IF;
+        IF NOT isfinite(NEW.run_at) THEN
+            RAISE EXCEPTION 'writ: run_at must be a finite time' USING ERRCODE = 'WR005';
+        END IF;
+        IF NEW.args <> OLD.args THEN
+            evidence := coalesce(evidence, '{}') || jsonb_build_object('old_args', OLD.args);
+            NEW.generation := greatest(NEW.generation, OLD.generation + 1);
+        END IF;
+        INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op)
+        SELECT greatest(NEW.run_at, clock_timestamp()), NEW.kind, NEW.id, NEW.epoch, 'run' WHERE NEW.waiting_on = 0;
+        PERFORM writ.ring();
+    ELSIF verb = 'give-up' AND EXISTS (SELECT FROM writ.kinds WHERE name = NEW.kind AND recovers) THEN
+        NEW.probe_at := clock_timestamp();
+        INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op)
+        VALUES (clock_timestamp(), NEW.kind, NEW.id, NEW.epoch, 'recover');
+        PERFORM writ.ring();
+    END IF;
+    INSERT INTO writ.log (intent_id, epoch, event, actor, worker_id, why, evidence)
+    VALUES (OLD.id, OLD.epoch, verb, actor, OLD.worker_id, why,
+        jsonb_build_object('from', OLD.state, 'to', NEW.state, 'flag', OLD.flag_reason, 'error', OLD.error) || coalesce(evidence, '{}'));
+    RETURN NEW;
+END $$;
+
+-- Why a flagged attempt might still land or still be running; null when it surely is over: its deadline and settle
+-- time have passed, and its worker is dead or has itself reported that the handler returned.
+CREATE OR REPLACE FUNCTION writ.retry_danger(i writ.intents) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT concat_ws('; ',
+        CASE WHEN i.deadline_at + settle > clock_timestamp()
+            THEN format('its effect may land until %s (deadline + settle)', to_char(i.deadline_at + settle, 'YYYY-MM-DD HH24:MI:SS TZ')) END,
+        CASE WHEN i.flag_reason IN ('worker-died', 'overdue')
+                  AND EXISTS (SELECT FROM writ.workers w WHERE w.id = i.worker_id AND w.heartbeat_at + w.ttl > clock_timestamp())
+            THEN 'its worker is alive and may still be at it' END)
+    FROM (SELECT coalesce((SELECT settle FROM writ.kinds WHERE name = i.kind), interval '30 s') AS settle) k
+    WHERE i.deadline_at + settle > clock_timestamp()
+       OR (i.flag_reason IN ('worker-died', 'overdue')
+           AND EXISTS (SELECT FROM writ.workers w WHERE w.id = i.worker_id AND w.heartbeat_at + w.ttl > clock_timestamp()))
+$$;
+
+CREATE OR REPLACE TRIGGER intents_hand BEFORE UPDATE ON writ.intents FOR EACH ROW
+    WHEN (NEW.state IS DISTINCT FROM OLD.state AND NEW.event IS NOT DISTINCT FROM OLD.event)
+    EXECUTE FUNCTION writ.intents_by_hand();
+
+-- A pending row whose time is moved, or whose last obstacle went away, needs a hint for its new time.
+CREATE OR REPLACE FUNCTION writ.intents_moved() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF NOT isfinite(NEW.run_at) THEN
+        RAISE EXCEPTION 'writ: run_at must be a finite time' USING ERRCODE = 'WR005';
+    END IF;
+    NEW.requeues := 0;
+    DELETE FROM writ.outbox WHERE intent_id = NEW.id;
+    INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op)
+    VALUES (greatest(NEW.run_at, clock_timestamp()), NEW.kind, NEW.id, NEW.epoch, 'run');
+    PERFORM writ.ring();
+    RETURN NEW;
+END $$;
+
+CREATE OR REPLACE TRIGGER intents_moved BEFORE UPDATE ON writ.intents FOR EACH ROW
+    WHEN (NEW.state = 'pending' AND OLD.state = 'pending' AND NEW.waiting_on = 0
+          AND (NEW.run_at <> OLD.run_at OR OLD.waiting_on > 0))
+    EXECUTE FUNCTION writ.intents_moved();
+
+-- The log is append-only; rows go only together with their intent.
+CREATE OR REPLACE FUNCTION writ.log_guard() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF TG_OP = 'DELETE' THEN
+        IF OLD.intent_id <> '00000000-0000-0000-0000-000000000000'
+           AND NOT EXISTS (SELECT FROM writ.intents WHERE id = OLD.intent_id) THEN
+            RETURN OLD;
+        END IF;
+    END IF;
+    RAISE EXCEPTION 'writ: the log is append-only' USING ERRCODE = 'WR003';
+END $$;
+
+CREATE OR REPLACE TRIGGER log_guard BEFORE UPDATE OR DELETE ON writ.log FOR EACH ROW EXECUTE FUNCTION writ.log_guard();
+
+CREATE OR REPLACE FUNCTION writ.refuse_truncate() RETURNS trigger
+LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'writ: %.% is not truncated', TG_TABLE_SCHEMA, TG_TABLE_NAME
+        USING ERRCODE = 'WR003', HINT = 'writ migrate down removes everything, after asking.';
+END $$;
+CREATE OR REPLACE TRIGGER intents_truncate BEFORE TRUNCATE ON writ.intents EXECUTE FUNCTION writ.refuse_truncate();
+CREATE OR REPLACE TRIGGER log_truncate BEFORE TRUNCATE ON writ.log EXECUTE FUNCTION writ.refuse_truncate();

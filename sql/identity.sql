@@ -1,0 +1,43 @@
+-- Which database this is. A copy (another cluster, a promoted standby's timeline, another database of the same
+-- cluster) has another fingerprint than the one that was adopted, and nothing runs on it until a person adopts it:
+-- a staging copy must not send production's mail. Fails on a standby on purpose: nothing is decided there.
+CREATE OR REPLACE FUNCTION writ.fingerprint() RETURNS text
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT format('%s/%s/%s',
+        (SELECT system_identifier FROM pg_control_system()),
+        left(pg_walfile_name(pg_current_wal_lsn()), 8),
+        (SELECT oid FROM pg_database WHERE datname = current_database()))
+$$;
+
+-- True when work may be done here: the database is the adopted one and nobody paused the installation. Called once a
+-- statement by claims and by the relay, so a failover to a copy stops them at the very next statement.
+CREATE OR REPLACE FUNCTION writ.is_open() RETURNS boolean
+LANGUAGE sql STABLE AS $$
+    SELECT paused_at IS NULL AND fingerprint = writ.fingerprint() FROM writ.settings
+$$;
+
+-- Declares this database to be the real one, and resumes it.
+CREATE OR REPLACE FUNCTION writ.adopt(actor text, why text) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM writ.check_reason(actor, why);
+    UPDATE writ.settings SET fingerprint = writ.fingerprint(), adopted_at = clock_timestamp(), adopted_by = adopt.actor,
+        paused_at = NULL, paused_by = NULL, paused_why = NULL;
+    INSERT INTO writ.log (intent_id, epoch, event, actor, why)
+    VALUES ('00000000-0000-0000-0000-000000000000', 0, 'adopted', adopt.actor, adopt.why);
+END $$;
+
+-- Who and why are required of everybody who overrules the engine.
+CREATE OR REPLACE FUNCTION writ.check_reason(actor text, why text) RETURNS void
+LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    IF coalesce(btrim(actor), '') = '' THEN
+        RAISE EXCEPTION 'writ: who decides? actor is empty' USING ERRCODE = 'WR005';
+    END IF;
+    IF length(btrim(coalesce(why, ''))) < 10 THEN
+        RAISE EXCEPTION 'writ: why? the reason needs at least 10 characters, got %', length(btrim(coalesce(why, '')))
+            USING ERRCODE = 'WR005', HINT = 'It is what the next person reads at night.';
+    END IF;
+END $$;
+
+INSERT INTO writ.settings (fingerprint) VALUES (writ.fingerprint()) ON CONFLICT DO NOTHING;

@@ -1,0 +1,75 @@
+-- Least privilege. Six roles without login, shared by all databases of the cluster; grant them to login roles:
+--   writ_owner     owns the objects, and with it the SECURITY DEFINER functions
+--   writ_creator   an application that creates intents
+--   writ_worker    a worker process
+--   writ_relay     relay and reconciler (writ run)
+--   writ_viewer    reads all but settles nothing
+--   writ_operator  a viewer who may use the four verbs
+-- Where the migrating user may not create roles, this says so and leaves all to that user.
+DO $$
+DECLARE
+    r text;
+    o record;
+BEGIN
+    FOREACH r IN ARRAY ARRAY['writ_owner', 'writ_creator', 'writ_worker', 'writ_relay', 'writ_viewer', 'writ_operator'] LOOP
+        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = r) THEN
+            BEGIN
+                EXECUTE format('CREATE ROLE %I NOLOGIN', r);
+            EXCEPTION
+                WHEN duplicate_object OR unique_violation THEN NULL; -- another database's migration was faster
+                WHEN insufficient_privilege THEN
+                    RAISE NOTICE 'writ: % may not create roles; create % and run writ migrate up again', current_user, r;
+                    RETURN;
+            END;
+        END IF;
+    END LOOP;
+
+    IF NOT pg_has_role(current_user, 'writ_owner', 'MEMBER') THEN
+        EXECUTE format('GRANT writ_owner TO %I', current_user);
+    END IF;
+    ALTER SCHEMA writ OWNER TO writ_owner;
+    FOR o IN SELECT format('%s writ.%I', CASE relkind WHEN 'v' THEN 'VIEW' WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, relname) AS what
+             FROM pg_class c WHERE relnamespace = 'writ'::regnamespace AND relkind IN ('r', 'v', 'S')
+               AND relowner <> 'writ_owner'::regrole
+               AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype IN ('i', 'a') AND relkind = 'S') LOOP
+        EXECUTE format('ALTER %s OWNER TO writ_owner', o.what);
+    END LOOP;
+    FOR o IN SELECT oid::regprocedure AS what FROM pg_proc
+             WHERE pronamespace = 'writ'::regnamespace AND proowner <> 'writ_owner'::regrole LOOP
+        EXECUTE format('ALTER FUNCTION %s OWNER TO writ_owner', o.what);
+    END LOOP;
+
+    REVOKE ALL ON ALL TABLES IN SCHEMA writ FROM PUBLIC, writ_creator, writ_worker, writ_relay, writ_viewer, writ_operator;
+    REVOKE ALL ON ALL FUNCTIONS IN SCHEMA writ FROM PUBLIC, writ_creator, writ_worker, writ_relay, writ_viewer, writ_operator;
+    GRANT USAGE ON SCHEMA writ TO writ_creator, writ_worker, writ_relay, writ_viewer, writ_operator;
+
+    -- Creating reads back by id and key; columns that only the engine writes are not the creator's.
+    GRANT INSERT (id, kind, state, event, args, args_version, subjects, tid, parent_id, trace, meta, requested_at, run_at)
+        ON writ.intents TO writ_creator, writ_worker;
+    GRANT INSERT (due_at, kind, intent_id, epoch, op, exchange, routing_key, headers, payload) ON writ.outbox TO writ_creator, writ_worker;
+    GRANT SELECT, INSERT ON writ.keys TO writ_creator, writ_worker;
+    GRANT SELECT ON writ.intents, writ.kinds TO writ_creator;
+    GRANT EXECUTE ON FUNCTION writ.uuid_v7(), writ.is_kind_name(text), writ.ring() TO writ_creator, writ_worker, writ_relay;
+    -- The application may take back what it asked for.
+    GRANT EXECUTE ON FUNCTION writ.cancel(uuid, text, int, text, text, jsonb) TO writ_creator, writ_worker;
+
+    GRANT SELECT, UPDATE ON writ.intents TO writ_worker;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON writ.workers TO writ_worker;
+    GRANT SELECT, INSERT, UPDATE ON writ.kinds TO writ_worker;
+    GRANT SELECT ON writ.settings, writ.outbox TO writ_worker;
+    GRANT SELECT, INSERT ON writ.log TO writ_worker;
+
+    GRANT SELECT, INSERT, UPDATE, DELETE ON writ.outbox, writ.relay, writ.leader TO writ_relay;
+    GRANT SELECT ON writ.kinds, writ.settings TO writ_relay;
+    GRANT SELECT, UPDATE, DELETE ON writ.workers, writ.intents TO writ_relay;
+    GRANT SELECT, INSERT, DELETE ON writ.log TO writ_relay;
+    GRANT SELECT, DELETE ON writ.keys TO writ_relay;
+    GRANT EXECUTE ON FUNCTION writ.is_open(), writ.fingerprint() TO writ_worker, writ_relay, writ_viewer, writ_operator;
+
+    GRANT SELECT ON ALL TABLES IN SCHEMA writ TO writ_viewer, writ_operator;
+    GRANT EXECUTE ON FUNCTION writ.why(uuid), writ.span(interval), writ.retry_danger(writ.intents), writ.ways_out(text, boolean)
+        TO writ_viewer, writ_operator;
+    GRANT EXECUTE ON FUNCTION writ.happened(uuid, text, int, text, text, jsonb), writ.give_up(uuid, text, int, text, text, jsonb),
+        writ.cancel(uuid, text, int, text, text, jsonb),
+        writ.retry(uuid, text, int, text, text, jsonb, text, jsonb, boolean), writ.adopt(text, text) TO writ_operator;
+END $$;

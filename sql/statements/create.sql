@@ -1,0 +1,50 @@
+-- Creating an intent: row, outbox row and doorbell in one statement of the caller's own transaction.
+
+-- name: Create
+-- One row if it was created, none if the id exists. The lock test is the doorbell: see writ.ring in create.sql; written
+-- out here because this is the hottest statement of an application.
+WITH i AS (
+    INSERT INTO writ.intents (id, tid, parent_id, kind, event, args, args_version, subjects, run_at, trace, meta)
+    VALUES ($1::uuid, $2::uuid, $3::uuid, $4::text, 'requested', $5::jsonb, $6::int, $7::text[], coalesce($8::timestamptz, now()), $9::text, $10::jsonb)
+    ON CONFLICT (id) DO NOTHING
+    RETURNING id, kind, run_at
+), o AS (
+    INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op)
+    SELECT greatest(run_at, clock_timestamp()), kind, id, 0, 'run' FROM i
+)
+SELECT id::text, CASE WHEN run_at > now() OR pg_try_advisory_xact_lock_shared(1465010516, 1) THEN ''
+    ELSE pg_notify('writ_outbox', '')::text END
+FROM i;
+
+-- name: CreateMany
+-- The same for arrays, with creation keys (null: none). Returns the ids that were created. A key that another
+-- transaction is inserting right now is waited for.
+WITH new AS MATERIALIZED (
+    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::int[], $7::text[], $8::timestamptz[], $9::text[], $10::text[], $11::text[])
+        AS t (id, tid, parent_id, kind, args, args_version, subjects, run_at, trace, meta, key)
+), k AS (
+    INSERT INTO writ.keys (kind, key, intent_id) SELECT kind, key, id FROM new WHERE key IS NOT NULL
+    ON CONFLICT (kind, key) DO NOTHING
+    RETURNING intent_id
+), i AS (
+    INSERT INTO writ.intents (id, tid, parent_id, kind, event, args, args_version, subjects, run_at, trace, meta)
+    SELECT id, tid, parent_id, kind, 'requested', args::jsonb, args_version, subjects::text[], coalesce(run_at, now()), trace, meta::jsonb
+    FROM new WHERE key IS NULL OR id IN (SELECT intent_id FROM k)
+    ON CONFLICT (id) DO NOTHING
+    RETURNING id, kind, run_at
+), o AS (
+    INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op)
+    SELECT greatest(run_at, clock_timestamp()), kind, id, 0, 'run' FROM i
+), bell AS MATERIALIZED (
+    SELECT CASE WHEN pg_try_advisory_xact_lock_shared(1465010516, 1) THEN '' ELSE pg_notify('writ_outbox', '')::text END AS rung
+    WHERE EXISTS (SELECT FROM i WHERE run_at <= now())
+)
+SELECT id::text, coalesce((SELECT rung FROM bell), '') FROM i;
+
+-- name: FindByID
+-- Whether an id that exists is the same request: a creation repeated after an unknown commit.
+SELECT i.id::text, i.kind = $2::text AND i.args = $3::jsonb FROM writ.intents i WHERE i.id = $1::uuid;
+
+-- name: FindByKey
+SELECT i.id::text, i.args = $3::jsonb FROM writ.keys k JOIN writ.intents i ON i.id = k.intent_id
+WHERE k.key = $1::text AND k.kind = $2::text;

@@ -1,0 +1,76 @@
+-- Outcomes, written by the worker that holds the claim. The guard is the same everywhere: id, epoch, worker, sending. A flag
+-- does not void it: late truth counts until a verdict has moved the epoch. A statement that returns no row was refused, or
+-- had been applied before its answer was lost; LateReport tells which.
+
+-- name: FinishSent
+-- One epoch; SKIP LOCKED as in Claim: rows left out are finished singly.
+UPDATE writ.intents i SET state = 'sent', event = 'succeeded', finished_at = now(), flagged_at = NULL, flag_reason = NULL, probe_at = NULL
+WHERE i.ctid = ANY (ARRAY(
+    SELECT c.ctid FROM writ.intents c
+    WHERE c.id = ANY ($1::uuid[]) AND c.epoch = $2::int AND c.worker_id = $3 AND c.state = 'sending'
+    FOR NO KEY UPDATE SKIP LOCKED))
+RETURNING i.id;
+
+-- name: FinishSentWaiting
+UPDATE writ.intents i SET state = 'sent', event = 'succeeded', finished_at = now(), flagged_at = NULL, flag_reason = NULL, probe_at = NULL
+WHERE i.id = $1 AND i.epoch = $2 AND i.worker_id = $3 AND i.state = 'sending'
+RETURNING i.id;
+
+-- name: FinishRetried
+-- Surely not done ($6 = 1 attempt spent), or never begun or snoozed ($6 = 0).
+WITH u AS (
+    UPDATE writ.intents i SET state = 'pending', event = 'retried', attempt = i.attempt - 1 + $6::int, run_at = now() + $4::interval,
+        error = coalesce($5::text, i.error), requeues = 0, flagged_at = NULL, flag_reason = NULL, probe_at = NULL
+    WHERE i.id = $1 AND i.epoch = $2 AND i.worker_id = $3 AND i.state = 'sending'
+    RETURNING i.id, i.kind, i.epoch, i.attempt, i.run_at, i.waiting_on
+), o AS (
+    INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op) SELECT run_at, kind, id, epoch, 'run' FROM u WHERE waiting_on = 0
+), l AS (
+    INSERT INTO writ.log (intent_id, epoch, event, actor, worker_id, why, evidence)
+    SELECT id, epoch, 'retried', 'worker', $3, $7::text, jsonb_build_object('attempt', attempt, 'delay', $4::interval, 'error', $5::text) FROM u
+)
+SELECT id FROM u;
+
+-- name: FinishFailed
+WITH u AS (
+    UPDATE writ.intents i SET state = 'error', event = 'failed', finished_at = now(), failed_at = now(), error = $4::text,
+        flagged_at = NULL, flag_reason = NULL, probe_at = NULL
+    WHERE i.id = $1 AND i.epoch = $2 AND i.worker_id = $3 AND i.state = 'sending'
+    RETURNING i.id, i.epoch, i.attempt
+), l AS (
+    INSERT INTO writ.log (intent_id, epoch, event, actor, worker_id, why, evidence)
+    SELECT id, epoch, 'failed', 'worker', $3, $5::text, jsonb_build_object('attempt', attempt, 'error', $4::text) FROM u
+)
+SELECT id FROM u;
+
+-- name: FinishFlagged
+-- Nobody knows: the handler returned without a certain outcome, or (overdue) has not returned. A reason given before is
+-- kept only if this one says less: a handler that returned says more than a deadline that passed.
+WITH u AS (
+    UPDATE writ.intents i SET flagged_at = coalesce(i.flagged_at, now()), flag_reason = $4::text, error = coalesce($5::text, i.error),
+        probe_at = CASE WHEN $6::boolean THEN coalesce(i.probe_at, now()) ELSE i.probe_at END
+    WHERE i.id = $1 AND i.epoch = $2 AND i.worker_id = $3 AND i.state = 'sending'
+    RETURNING i.id, i.epoch, i.attempt
+), l AS (
+    INSERT INTO writ.log (intent_id, epoch, event, actor, worker_id, why, evidence)
+    SELECT id, epoch, 'flagged', 'worker', $3, $4::text, jsonb_build_object('attempt', attempt, 'error', $5::text) FROM u
+)
+SELECT id FROM u;
+
+-- name: LateReport
+-- After a refused finish, in the same transaction: applied is true if this very outcome of this worker was written before
+-- (its answer was lost); otherwise the late report is kept, once.
+WITH applied AS MATERIALIZED (
+    SELECT 1 FROM writ.intents i WHERE i.id = $1 AND i.epoch = $2 AND i.worker_id = $3 AND i.state = 'sent'
+        AND i.event = 'succeeded' AND $4::text = 'succeeded'
+    UNION ALL
+    SELECT 1 FROM writ.log l WHERE l.intent_id = $1 AND l.epoch = $2 AND l.worker_id = $3 AND l.actor = 'worker' AND l.event = $4::text
+), report AS (
+    INSERT INTO writ.log (intent_id, epoch, event, actor, worker_id, why, evidence)
+    SELECT $1, $2, 'late-report', 'worker', $3, $4::text,
+        jsonb_build_object('outcome', $4::text, 'error', $5::text, 'state', (SELECT state FROM writ.intents WHERE id = $1),
+            'epoch', (SELECT epoch FROM writ.intents WHERE id = $1))
+    WHERE NOT EXISTS (SELECT FROM applied) AND NOT EXISTS (
+        SELECT FROM writ.log l WHERE l.intent_id = $1 AND l.epoch = $2 AND l.worker_id = $3 AND l.event = 'late-report')
+)
+SELECT EXISTS (SELECT FROM applied), coalesce((SELECT state FROM writ.intents WHERE id = $1), 'missing');

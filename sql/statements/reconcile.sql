@@ -1,0 +1,137 @@
+-- The reconciler. Every write is a compare-and-set, so two of them are harmless.
+
+-- name: Lead
+-- Takes or renews the lease; one row if the caller leads now.
+INSERT INTO writ.leader AS l (name, holder, renewed_at, ttl) VALUES ($1, $2, clock_timestamp(), $3)
+ON CONFLICT (name) DO UPDATE SET holder = $2, renewed_at = clock_timestamp(), ttl = $3
+WHERE l.holder = $2 OR l.renewed_at + l.ttl < clock_timestamp()
+RETURNING true;
+
+-- name: Resign
+DELETE FROM writ.leader WHERE name = $1 AND holder = $2;
+
+-- name: Observe
+-- The database's clock and when it was started.
+SELECT clock_timestamp(), pg_postmaster_start_time(), writ.is_open();
+
+-- name: StalePending
+-- A window of open rows in the order of run_at, from after ($1, $2) on, due for longer than the threshold $3. Rows that need
+-- a new hint: pending, not waiting, not requeued too recently (spacing doubled per requeue and stretched by a deep
+-- queue), and no due hint of this epoch in the outbox. The scalar sub-selects keep the plan to index look-ups.
+SELECT w.run_at, w.id, w.kind, w.epoch,
+    w.state = 'pending' AND w.waiting_on = 0
+    AND now() - w.run_at > $3::interval * (2 ^ least(w.requeues, 20))
+        * (1 + coalesce((SELECT r.ready FROM writ.relay r WHERE r.queue = coalesce((SELECT k.queue FROM writ.kinds k WHERE k.name = w.kind), w.kind)), 0) / 10000)
+    AND (SELECT o.oid FROM writ.outbox o WHERE o.intent_id = w.id AND o.op = 'run' AND o.epoch = w.epoch AND o.due_at <= now() LIMIT 1) IS NULL
+FROM (
+    SELECT run_at, id, kind, epoch, state, waiting_on, requeues FROM writ.intents
+    WHERE finished_at IS NULL AND (run_at, id) > ($1::timestamptz, $2::uuid) AND run_at < now() - $3::interval
+    ORDER BY run_at, id LIMIT $4::int) w;
+
+-- name: Requeue
+-- Writes hints again for rows that are still as read. SKIP LOCKED: a row in somebody's hands is not stale.
+WITH stale AS MATERIALIZED (
+    SELECT * FROM unnest($1::uuid[], $2::int[]) AS t (id, epoch)
+), u AS (
+    UPDATE writ.intents i SET requeues = i.requeues + 1
+    WHERE i.ctid = ANY (ARRAY(
+        SELECT c.ctid FROM writ.intents c WHERE c.id = ANY ($1::uuid[]) AND c.state = 'pending' FOR NO KEY UPDATE SKIP LOCKED))
+      AND EXISTS (SELECT FROM stale s WHERE s.id = i.id AND s.epoch = i.epoch)
+    RETURNING i.id, i.kind, i.epoch
+)
+INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op) SELECT clock_timestamp(), kind, id, epoch, 'run' FROM u;
+
+-- name: DeadWorkers
+-- Workers whose heartbeat is too old and whose rows were not looked at since.
+SELECT id FROM writ.workers WHERE heartbeat_at + ttl < now() AND swept_at IS NULL;
+
+-- name: Orphans
+-- Sending rows without a living worker. $1: only of these workers; null: all, the slow full sweep. The open index leads
+-- to them; sent rows cost nothing.
+SELECT i.id, i.epoch FROM writ.intents i
+WHERE i.finished_at IS NULL AND i.run_at <= now() AND i.state = 'sending' AND i.flagged_at IS NULL
+  AND ($1::uuid[] IS NULL OR i.worker_id = ANY ($1::uuid[]))
+  AND NOT EXISTS (SELECT FROM writ.workers w WHERE w.id = i.worker_id AND w.heartbeat_at + w.ttl > now())
+LIMIT $2::int;
+
+-- name: SettleOrphan
+-- The worker of this attempt died. Manual and probed kinds: flagged. Idempotent ones: a not-done verdict at once, so
+-- epoch + 1. The guard holds the row as read and the worker dead now; $3 and $4 close the race with a pause of the
+-- database or of this process, after which every heartbeat looks old: the last observation must be fresh.
+WITH dead AS MATERIALIZED (
+    SELECT i.id, i.kind, i.epoch, i.attempt, i.worker_id, coalesce(k.class, 'manual') AS class, coalesce(k.max_attempts, 10) AS max_attempts,
+        coalesce(k.recovers, false) AS recovers,
+        least(coalesce(k.backoff_max, '1 h'), coalesce(k.backoff_min, '1 s') * coalesce(k.backoff_factor, 2) ^ least(i.attempt - 1, 30)) * random() AS backoff,
+        w.heartbeat_at
+    FROM writ.intents i LEFT JOIN writ.kinds k ON k.name = i.kind LEFT JOIN writ.workers w ON w.id = i.worker_id
+    WHERE i.id = $1 AND i.epoch = $2 AND i.state = 'sending' AND i.flagged_at IS NULL
+      AND (w.id IS NULL OR w.heartbeat_at + greatest(w.ttl, $5::interval) < now())
+      AND clock_timestamp() - $3::timestamptz < $4::interval
+    FOR NO KEY UPDATE OF i
+), flagged AS (
+    UPDATE writ.intents i SET flagged_at = now(), flag_reason = 'worker-died', probe_at = CASE WHEN d.class = 'probed' THEN now() END
+    FROM dead d WHERE i.id = d.id AND d.class <> 'idempotent' RETURNING i.id
+), retried AS (
+    UPDATE writ.intents i SET state = 'pending', event = 'retried', epoch = i.epoch + 1, run_at = now() + d.backoff, requeues = 0,
+        error = 'the worker died; idempotent, so it is run again'
+    FROM dead d WHERE i.id = d.id AND d.class = 'idempotent' AND d.attempt < d.max_attempts
+    RETURNING i.id, i.kind, i.epoch, i.run_at
+), failed AS (
+    UPDATE writ.intents i SET state = 'error', event = 'failed', epoch = i.epoch + 1, finished_at = now(), failed_at = now(),
+        error = 'the worker died at the last attempt; whether that one happened is not known', probe_at = CASE WHEN d.recovers THEN now() END
+    FROM dead d WHERE i.id = d.id AND d.class = 'idempotent' AND d.attempt >= d.max_attempts
+    RETURNING i.id, i.kind, i.epoch, i.probe_at
+), o AS (
+    INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op)
+    SELECT run_at, kind, id, epoch, 'run' FROM retried
+    UNION ALL SELECT probe_at, kind, id, epoch, 'recover' FROM failed WHERE probe_at IS NOT NULL
+), l AS (
+    INSERT INTO writ.log (intent_id, epoch, event, actor, worker_id, why, evidence)
+    SELECT d.id, d.epoch, CASE WHEN d.class <> 'idempotent' THEN 'flagged' WHEN d.attempt < d.max_attempts THEN 'retried' ELSE 'failed' END,
+        'reconciler', d.worker_id, 'worker-died', jsonb_build_object('attempt', d.attempt, 'class', d.class, 'heartbeat_at', d.heartbeat_at)
+    FROM dead d
+)
+SELECT class FROM dead;
+
+-- name: Swept
+-- All that these dead workers held was looked at. One that is back has a fresh heartbeat and is left alone.
+UPDATE writ.workers SET swept_at = clock_timestamp() WHERE id = ANY ($1::uuid[]) AND heartbeat_at + ttl < now();
+
+-- name: ForgetWorkers
+DELETE FROM writ.workers w WHERE w.swept_at < now() - interval '1 h' AND w.heartbeat_at + w.ttl < now();
+
+-- name: Owed
+-- Error rows whose recovery hint was lost: a new hint, and the next look a minute later.
+WITH u AS (
+    UPDATE writ.intents i SET probe_at = now() + interval '1 min'
+    WHERE i.ctid = ANY (ARRAY(
+        SELECT c.ctid FROM writ.intents c WHERE c.probe_at < now() - interval '30 s' AND c.state = 'error'
+        ORDER BY c.probe_at LIMIT 1000 FOR NO KEY UPDATE SKIP LOCKED))
+    RETURNING i.id, i.kind, i.epoch
+)
+INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op) SELECT clock_timestamp(), kind, id, epoch, 'recover' FROM u;
+
+-- name: PruneKinds
+-- Kinds with the oldest moment that each final state is kept from; null: for ever. Kinds nobody declared keep the defaults.
+SELECT k.kind, state, now() - keep
+FROM (SELECT DISTINCT name AS kind FROM writ.kinds) k
+CROSS JOIN LATERAL (
+    SELECT 'sent' AS state, retention_sent AS keep FROM writ.kinds WHERE name = k.kind
+    UNION ALL SELECT 'error', retention_error FROM writ.kinds WHERE name = k.kind
+    UNION ALL SELECT 'cancelled', retention_cancelled FROM writ.kinds WHERE name = k.kind) r
+WHERE keep IS NOT NULL;
+
+-- name: Prune
+-- Deletes up to $4 finished rows of a kind and state that are older than $3, with their keys and log.
+WITH d AS (
+    DELETE FROM writ.intents WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM writ.intents WHERE kind = $1 AND finished_at < $3::timestamptz AND finished_at IS NOT NULL AND state = $2
+        ORDER BY finished_at LIMIT $4::int FOR UPDATE SKIP LOCKED))
+    RETURNING id
+), k AS (
+    DELETE FROM writ.keys WHERE intent_id = ANY (ARRAY(SELECT id FROM d))
+)
+SELECT id FROM d;
+
+-- name: PruneLog
+DELETE FROM writ.log WHERE intent_id = ANY ($1::uuid[]);

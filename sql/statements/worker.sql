@@ -1,0 +1,78 @@
+-- The worker: its own row, claims, and what to do with a hint that cannot be claimed.
+
+-- name: Settings
+SELECT installation, writ.is_open(), paused_at IS NOT NULL, coalesce(paused_why, ''), fingerprint = writ.fingerprint() FROM writ.settings;
+
+-- name: Beat
+INSERT INTO writ.workers AS w (id, host, pid, version, kinds, slots, running, stuck, ttl, draining)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+ON CONFLICT (id) DO UPDATE SET heartbeat_at = clock_timestamp(), swept_at = NULL, running = $7, stuck = $8, draining = $10;
+
+-- name: Depart
+DELETE FROM writ.workers WHERE id = $1;
+
+-- name: Declare
+-- What a worker's code says of a kind. What people set (pause) stays.
+INSERT INTO writ.kinds AS k (name, queue, class, timeout, settle, max_attempts, backoff_min, backoff_max, backoff_factor,
+    retention_sent, retention_error, retention_cancelled, max_args, args_version, recovers)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+ON CONFLICT (name) DO UPDATE SET queue = $2, class = $3, timeout = $4, settle = $5, max_attempts = $6, backoff_min = $7, backoff_max = $8,
+    backoff_factor = $9, retention_sent = $10, retention_error = $11, retention_cancelled = $12, max_args = $13, args_version = $14,
+    recovers = $15, declared_at = clock_timestamp()
+WHERE (k.queue, k.class, k.timeout, k.settle, k.max_attempts, k.backoff_min, k.backoff_max, k.backoff_factor, k.retention_sent,
+    k.retention_error, k.retention_cancelled, k.max_args, k.args_version, k.recovers)
+    IS DISTINCT FROM ($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15);
+
+-- name: NoteRun
+-- The typical run of a kind in milliseconds, as this worker measured it.
+UPDATE writ.kinds SET run_ms = $2 WHERE name = $1;
+
+-- name: PausedKinds
+SELECT name FROM writ.kinds WHERE paused_at IS NOT NULL;
+
+-- name: Claim
+-- One epoch and one timeout; $1 is sorted. SKIP LOCKED: another's open transaction on one row must not hold up the
+-- batch. Closes the races with another worker (the row lock and state), an old hint (epoch), a cancel (state), a
+-- moved time (run_at), and this worker having been found dead meanwhile (its own row). The ids and the lock come from a
+-- sub-select by primary key, so that the plan is the same with and without statistics.
+UPDATE writ.intents i SET state = 'sending', event = 'attempted', epoch = i.epoch + 1, attempt = i.attempt + 1, worker_id = $3,
+    started_at = now(), deadline_at = now() + $4::interval, flagged_at = NULL, flag_reason = NULL
+WHERE i.ctid = ANY (ARRAY(
+    SELECT c.ctid FROM writ.intents c
+    WHERE c.id = ANY ($1::uuid[]) AND c.epoch = $2::int AND c.state = 'pending' AND c.run_at <= now() AND c.waiting_on = 0
+      AND (SELECT writ.is_open()) AND EXISTS (SELECT FROM writ.workers w WHERE w.id = $3 AND w.heartbeat_at + w.ttl > now())
+    FOR NO KEY UPDATE SKIP LOCKED))
+RETURNING i.id, i.kind, i.epoch, i.attempt, i.generation, i.args, i.args_version, i.tid, i.parent_id, i.subjects, i.requested_at, i.trace, i.meta;
+
+-- name: ClaimWaiting
+-- The same for one row, waiting for its lock: sent again after a commit whose answer was lost. Either the lost claim has
+-- been applied and this guard fails, or this one wins and the lost one's guard fails whenever the server gets to it.
+UPDATE writ.intents i SET state = 'sending', event = 'attempted', epoch = i.epoch + 1, attempt = i.attempt + 1, worker_id = $3,
+    started_at = now(), deadline_at = now() + $4::interval, flagged_at = NULL, flag_reason = NULL
+WHERE i.id = $1 AND i.epoch = $2 AND i.state = 'pending' AND i.run_at <= now() AND i.waiting_on = 0
+  AND (SELECT writ.is_open()) AND EXISTS (SELECT FROM writ.workers w WHERE w.id = $3 AND w.heartbeat_at + w.ttl > now())
+RETURNING i.id, i.kind, i.epoch, i.attempt, i.generation, i.args, i.args_version, i.tid, i.parent_id, i.subjects, i.requested_at, i.trace, i.meta;
+
+-- name: ReadMine
+-- What a claim returned whose answer was lost.
+SELECT i.id, i.kind, i.epoch, i.attempt, i.generation, i.args, i.args_version, i.tid, i.parent_id, i.subjects, i.requested_at, i.trace, i.meta
+FROM writ.intents i WHERE i.id = $1 AND i.epoch = $2 AND i.state = 'sending' AND i.worker_id = $3;
+
+-- name: ReadHinted
+-- Rows that a claim left out, to tell what their hints are worth.
+SELECT i.id, i.state, i.epoch, i.run_at, i.run_at <= now(), i.waiting_on FROM writ.intents i WHERE i.id = ANY ($1::uuid[]);
+
+-- name: PutBack
+INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op)
+SELECT greatest(clock_timestamp() + delay, run_at), kind, id, epoch, op
+FROM unnest($1::uuid[], $2::text[], $3::int[], $4::text[], $5::interval[], $6::timestamptz[]) AS t (id, kind, epoch, op, delay, run_at);
+
+-- name: ReadRecovery
+-- An error row whose recovery function is still owed, locked for the transaction that runs it.
+SELECT i.id, i.kind, i.epoch, i.attempt, i.generation, i.args, i.args_version, i.tid, i.parent_id, i.subjects, i.requested_at, i.trace, i.meta,
+    coalesce(i.error, '')
+FROM writ.intents i WHERE i.id = $1 AND i.epoch = $2 AND i.state = 'error' AND i.probe_at IS NOT NULL FOR NO KEY UPDATE;
+
+-- name: Recovered
+WITH u AS (UPDATE writ.intents SET probe_at = NULL WHERE id = $1 RETURNING id, epoch)
+INSERT INTO writ.log (intent_id, epoch, event, actor, worker_id) SELECT id, epoch, 'recovered', 'worker', $2 FROM u;

@@ -1,0 +1,74 @@
+// Package workers runs handlers: it takes hints from RabbitMQ, claims their intents by compare-and-set, calls the
+// application's code, and writes the outcome down.
+package workers
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Config of a worker process. The zero value is the default.
+type Config struct {
+	// Slots is how many handlers run at once in this process. Default 100. Memory and connections of the handlers are
+	// what bounds it; hints beyond it stay with the broker.
+	Slots int
+
+	// Heartbeat is how often the process says that it lives, and TTL how long others believe it. A process whose own
+	// heartbeat was not confirmed for a TTL starts nothing new; one that is silent for a TTL is taken for dead, and what it
+	// held is flagged, or retried if idempotent. Defaults 2 s and 10 s; TTL is at least twice Heartbeat.
+	Heartbeat time.Duration
+	TTL       time.Duration
+
+	// Drain is how long running handlers may go on after Run's context was cancelled; then their contexts are cancelled
+	// too. Default 30 s; negative: none.
+	Drain time.Duration
+
+	// Version of the application, shown to operators. Default: "".
+	Version string
+
+	// Log gets what an operator should know; every line about a job names its id, tid, kind and attempt. Default:
+	// slog.Default().
+	Log *slog.Logger
+
+	// Metrics registers the worker's metrics. Default: none are registered.
+	Metrics prometheus.Registerer
+}
+
+func (c Config) withDefaults() (Config, error) {
+	c.Slots = cmp.Or(c.Slots, 100)
+	c.Heartbeat = cmp.Or(c.Heartbeat, 2*time.Second)
+	c.TTL = cmp.Or(c.TTL, 10*time.Second)
+	c.Drain = max(0, cmp.Or(c.Drain, 30*time.Second))
+	c.Log = cmp.Or(c.Log, slog.Default())
+	var errs []error
+	if c.Slots < 1 || c.Slots > 100_000 {
+		errs = append(errs, fmt.Errorf("workers: Config.Slots is %d; it must be 1 to 100,000", c.Slots))
+	}
+	if c.Heartbeat < 10*time.Millisecond || c.TTL < 2*c.Heartbeat {
+		errs = append(errs, fmt.Errorf("workers: Config.Heartbeat is %v and TTL %v; Heartbeat must be at least 10ms and TTL at least twice that", c.Heartbeat, c.TTL))
+	}
+	return c, errors.Join(errs...)
+}
+
+// How a worker moves; not tunable.
+const (
+	// maxPrefetch bounds how many messages of one queue wait here unacked. Each may be a frame of 32 hints.
+	maxPrefetch = 32
+	// hold is how long messages wait for a free slot before they go back to the outbox, for others or for later: nothing
+	// stays unacked while handlers run.
+	hold = 5 * time.Second
+	// backlog: handlers that returned give their slot back at once, while outcomes are being written; beyond this many
+	// unwritten outcomes per slot nothing new is claimed.
+	backlog = 4
+	// overdue is how far past its deadline a handler may be before its row is flagged.
+	overdue = time.Second
+	// hookTries is how often the application's share in a finishing transaction may fail.
+	hookTries = 5
+	// afterDrain is how long handlers whose contexts were cancelled get to return, and outcomes to be written.
+	afterDrain = 5 * time.Second
+)

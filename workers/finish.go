@@ -1,0 +1,214 @@
+package workers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/writhq/writ/internal/store"
+)
+
+// finisher writes outcomes down, batched while the previous batch is in flight (group commit, no linger timer).
+type finisher struct {
+	p       *Pool
+	singles sync.WaitGroup // added to by run only
+
+	mu     sync.Mutex
+	queue  []finished
+	closed bool
+	news   chan struct{} // holds one token: queue or closed changed
+}
+
+// finished is an attempt with its outcome.
+type finished struct {
+	a *attempt
+	o store.Outcome
+}
+
+func newFinisher(p *Pool) *finisher { return &finisher{p: p, news: make(chan struct{}, 1)} }
+
+// submit hands over an outcome; it does not block. Outcomes of handlers that outlived the shutdown are dropped: their
+// rows are found by the reconciler.
+func (f *finisher) submit(a *attempt, o store.Outcome) {
+	f.mu.Lock()
+	if !f.closed {
+		f.queue = append(f.queue, finished{a, o})
+	}
+	f.mu.Unlock()
+	f.wake()
+}
+
+// close lets run end when all that was submitted is written.
+func (f *finisher) close() {
+	f.mu.Lock()
+	f.closed = true
+	f.mu.Unlock()
+	f.wake()
+}
+
+func (f *finisher) wake() {
+	select {
+	case f.news <- struct{}{}:
+	default:
+	}
+}
+
+// run writes until close, or until ctx ends.
+func (f *finisher) run(ctx context.Context) {
+	defer f.singles.Wait()
+	for {
+		f.mu.Lock()
+		batch, closed := f.queue, f.closed
+		f.queue = nil
+		f.mu.Unlock()
+		switch {
+		case len(batch) > 0:
+			f.writeBatch(ctx, batch)
+		case closed:
+			return
+		default:
+			select {
+			case <-f.news:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}
+
+// writeBatch writes outcomes without hooks together, and all that have one, or were refused, singly beside it.
+func (f *finisher) writeBatch(ctx context.Context, batch []finished) {
+	together := make([]store.Outcome, 0, len(batch))
+	byClaim := make(map[claim]finished, len(batch))
+	for _, d := range batch {
+		if d.o.Hook != nil {
+			f.single(ctx, d)
+			continue
+		}
+		together = append(together, d.o)
+		byClaim[claim{d.o.ID, d.o.Epoch}] = d
+	}
+	if len(together) == 0 {
+		return
+	}
+	refused, err := f.tryTogether(ctx, together)
+	if err != nil {
+		f.p.cfg.Log.Warn("worker: outcomes could not be written together, writing them one by one", "outcomes", len(together), "error", err)
+		refused = together
+	}
+	for _, o := range refused {
+		c := claim{o.ID, o.Epoch}
+		f.single(ctx, byClaim[c])
+		delete(byClaim, c)
+	}
+	for _, d := range byClaim {
+		f.release(d)
+	}
+}
+
+// tryTogether repeats the batch while the database is away: a batch that was applied though its answer was lost is
+// refused the second time, and then found applied, one by one.
+func (f *finisher) tryTogether(ctx context.Context, outcomes []store.Outcome) ([]store.Outcome, error) {
+	pause := newPause(50*time.Millisecond, 2*time.Second)
+	for {
+		attempt, cancel := context.WithTimeout(ctx, f.p.cfg.TTL)
+		refused, err := f.p.store.FinishBatch(attempt, f.p.id, outcomes)
+		cancel()
+		if err == nil || !store.Down(err) || store.Locked(err) {
+			return refused, err
+		}
+		f.p.cfg.Log.Warn("worker: cannot write outcomes yet, trying again", "outcomes", len(outcomes), "error", err)
+		if !pause.wait(ctx) {
+			return outcomes, err
+		}
+	}
+}
+
+func (f *finisher) single(ctx context.Context, d finished) {
+	f.singles.Go(func() {
+		if f.write(ctx, d.a, d.o) {
+			f.release(d)
+		}
+	})
+}
+
+// release forgets an attempt whose outcome is written.
+func (f *finisher) release(d finished) {
+	f.p.registry.leave(claim{d.o.ID, d.o.Epoch - 1})
+	f.p.slots.said(1)
+	f.p.metrics.finished(d.a.Kind, d.o.Event)
+}
+
+// write writes one outcome singly and repeats that until it is resolved; false: ctx ended first.
+func (f *finisher) write(ctx context.Context, a *attempt, o store.Outcome) bool {
+	pause := newPause(50*time.Millisecond, 5*time.Second)
+	hooked, failures := 0, 0
+	for {
+		try, cancel := context.WithTimeout(ctx, max(f.p.cfg.TTL, a.kind.Timeout))
+		fate, err := f.p.store.FinishOne(try, f.p.id, o)
+		cancel()
+		var hook *store.HookError
+		switch {
+		case err == nil:
+			if fate.Late {
+				f.late(a, o, fate)
+			}
+			return true
+		case ctx.Err() != nil:
+			return false
+		case errors.As(err, &hook):
+			if hooked++; hooked == hookTries {
+				o = hookFailed(a, o, hook.Err)
+			}
+			a.log.Error("worker: the application's part of the finishing transaction failed", "try", hooked, "error", hook.Err)
+		case !store.Down(err):
+			// The database refuses the statement itself. What it is most likely to refuse is the outside's text.
+			if failures++; failures == 2 {
+				o.Error = "(the error text could not be stored)"
+			}
+			a.log.Error("worker: the outcome is refused by the database, trying again", "outcome", o.Event, "error", err)
+		default:
+			a.log.Warn("worker: cannot write the outcome yet, trying again", "outcome", o.Event, "error", err)
+		}
+		if !pause.wait(ctx) {
+			return false
+		}
+	}
+}
+
+// hookFailed is the outcome when the application's part cannot be written: what is known stands in the log, the row is
+// flagged for a person, and nothing is run again.
+func hookFailed(a *attempt, o store.Outcome, err error) store.Outcome {
+	known := "the handler says done"
+	if o.Event == store.Failed {
+		known = "the handler says failed: " + o.Error
+	}
+	return store.Outcome{
+		ID: o.ID, Epoch: a.Epoch, Event: store.Flagged, Why: "hook-failed",
+		Error: fmt.Sprintf("%s; its hook failed %d times: %v", known, hookTries, err),
+	}
+}
+
+// late reports a refused finish. Where the outcomes differ somebody decided on less than the truth.
+func (f *finisher) late(a *attempt, o store.Outcome, fate store.Fate) {
+	f.p.metrics.late.Inc()
+	level := slog.LevelWarn
+	if (o.Event == store.Succeeded) != (fate.State == "sent") {
+		level = slog.LevelError
+	}
+	a.log.Log(context.Background(), level, "worker: late report: a verdict came before the outcome",
+		"outcome", o.Event, "error", o.Error, "state", fate.State)
+}
+
+// onErrorHook is the application's recovery function as the share in the transaction that ends the intent in error.
+func onErrorHook(ctx context.Context, a *attempt, cause error) func(pgx.Tx) error {
+	if a.kind.onError == nil {
+		return nil
+	}
+	return guarded(func(tx pgx.Tx) error { return a.kind.onError(ctx, tx, a, cause) })
+}

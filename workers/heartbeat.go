@@ -1,0 +1,143 @@
+package workers
+
+import (
+	"context"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/writhq/writ/internal/store"
+)
+
+// pulse is when this process last knew that the database has its sign of life. Safe for concurrent use.
+type pulse struct {
+	ttl       time.Duration
+	confirmed atomic.Pointer[time.Time] // from before the beat was sent, monotonic
+}
+
+func (p *pulse) confirm(sent time.Time) { p.confirmed.Store(&sent) }
+
+// alive reports whether others must still believe that this process lives.
+func (p *pulse) alive() bool {
+	t := p.confirmed.Load()
+	return t != nil && time.Since(*t) < p.ttl
+}
+
+// beat writes the heartbeat until ctx ends, on a connection of its own: a busy pool must not make a worker look dead.
+// Between beats it looks after handlers past their deadline.
+func (p *Pool) beat(ctx context.Context) {
+	var conn *pgx.Conn
+	defer func() { hangUp(conn) }()
+	var flags sync.WaitGroup
+	defer flags.Wait()
+	for tick := time.NewTicker(p.cfg.Heartbeat); ; {
+		p.flagOverdue(&flags)
+		var err error
+		if conn, err = p.sendBeat(ctx, conn); err != nil && ctx.Err() == nil {
+			p.cfg.Log.Warn("worker: heartbeat failed", "error", err, "alive", p.pulse.alive())
+			hangUp(conn)
+			conn = nil
+		}
+		select {
+		case <-ctx.Done():
+			tick.Stop()
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// sendBeat connects if need be, beats, and then, on the same connection, writes down run times that have changed and
+// reads which kinds are paused.
+func (p *Pool) sendBeat(ctx context.Context, conn *pgx.Conn) (*pgx.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, p.cfg.TTL/2)
+	defer cancel()
+	if conn == nil {
+		var err error
+		if conn, err = pgx.ConnectConfig(ctx, p.pool.Config().ConnConfig.Copy()); err != nil {
+			return nil, err
+		}
+	}
+	stuck := 0
+	for _, a := range p.registry.started() {
+		if a.flagged.Load() {
+			stuck++
+		}
+	}
+	p.metrics.stuck.Set(float64(stuck))
+	sent := time.Now()
+	err := store.SendBeat(ctx, conn, store.Beat{
+		ID: p.id, Host: p.host, PID: os.Getpid(), Version: p.cfg.Version, Kinds: p.mux.names(), Slots: p.cfg.Slots,
+		Running: p.slots.running(), Stuck: stuck, TTL: p.cfg.TTL, Draining: p.draining.Load(),
+	})
+	if err != nil {
+		return conn, err
+	}
+	p.pulse.confirm(sent)
+	for name, kind := range p.mux.kinds {
+		if mean, ok := kind.run.news(); ok {
+			if err := store.NoteRun(ctx, conn, name, mean); err != nil {
+				return conn, err
+			}
+		}
+	}
+	names, err := store.PausedKinds(ctx, conn)
+	if err != nil {
+		return conn, err
+	}
+	paused := make(map[string]bool, len(names))
+	for _, name := range names {
+		paused[name] = true
+	}
+	p.paused.Store(&paused)
+	return conn, nil
+}
+
+// flagOverdue flags rows whose handlers ignore their cancelled contexts. They keep slot and row: no outcome is written
+// before they return. Idempotent kinds are never ambiguous; theirs only count as stuck.
+func (p *Pool) flagOverdue(flags *sync.WaitGroup) {
+	for _, a := range p.registry.started() {
+		if time.Since(a.deadline) < overdue || !a.flagged.CompareAndSwap(false, true) {
+			continue
+		}
+		a.log.Warn("worker: the handler is past its deadline and has not returned", "deadline", a.deadline)
+		if a.kind.class == Idempotent {
+			continue
+		}
+		flags.Go(func() {
+			p.finisher.write(p.settling, a, store.Outcome{
+				ID: a.ID, Epoch: a.Epoch, Event: store.Flagged, Why: "overdue", Probe: a.kind.class == Probed,
+			})
+		})
+	}
+}
+
+// depart removes this worker's row if it holds nothing any more; otherwise its heartbeat grows old, and what it held is
+// looked after.
+func (p *Pool) depart(left int) {
+	if left > 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	conn, err := pgx.ConnectConfig(ctx, p.pool.Config().ConnConfig.Copy())
+	if err == nil {
+		err = store.Depart(ctx, conn, p.id)
+		hangUp(conn)
+	}
+	if err != nil {
+		p.cfg.Log.Warn("worker: could not sign off; its row grows old instead", "error", err)
+	}
+}
+
+func hangUp(conn *pgx.Conn) {
+	if conn == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_ = conn.Close(ctx) // the server finds out by itself
+}

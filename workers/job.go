@@ -1,0 +1,153 @@
+package workers
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/writhq/writ/intent"
+	"github.com/writhq/writ/internal/store"
+)
+
+// Job is one attempt at an intent, as its handler gets it. It belongs to that call of the handler.
+type Job[T any] struct {
+	Args T // as they were created
+
+	attempt *attempt
+}
+
+// ID of the intent.
+func (j *Job[T]) ID() intent.ID { return j.attempt.ID }
+
+// TID is the transaction id that all intents caused by one root share.
+func (j *Job[T]) TID() intent.ID { return j.attempt.TID }
+
+// Attempt counts from 1, since the last act of a person.
+func (j *Job[T]) Attempt() int { return int(j.attempt.Attempt) }
+
+// Epoch is the fencing token of this attempt: it only ever grows, so an outside system that keeps the highest one seen
+// can refuse a late attempt.
+func (j *Job[T]) Epoch() int { return int(j.attempt.Epoch) }
+
+// WorkerID names this worker process.
+func (j *Job[T]) WorkerID() uuid.UUID { return j.attempt.worker }
+
+// ArgsVersion is the version of the arguments when they were created.
+func (j *Job[T]) ArgsVersion() int { return int(j.attempt.ArgsVersion) }
+
+// Subjects are the application's rows that the intent is about.
+func (j *Job[T]) Subjects() []string { return j.attempt.Subjects }
+
+// RequestedAt is when the intent was created, by the database's clock.
+func (j *Job[T]) RequestedAt() time.Time { return j.attempt.RequestedAt }
+
+// Meta is the JSON object that the creator attached, or nil.
+func (j *Job[T]) Meta() json.RawMessage { return j.attempt.Meta }
+
+// Key is the idempotency key for the outside world: the same over all automatic attempts, and unique across databases.
+// It changes only when a person retries with other arguments or asks for a new key.
+func (j *Job[T]) Key() string { return j.attempt.key() }
+
+// Log is a logger that names the job on every line.
+func (j *Job[T]) Log() *slog.Logger { return j.attempt.log }
+
+// Effect marks that the outside world is touched from here on, and returns ctx, so that it reads as part of the call:
+// send(job.Effect(ctx), …). In memory only. It has a meaning only for handlers registered with EffectMarked; all others
+// are in their effect from their first line.
+func (j *Job[T]) Effect(ctx context.Context) context.Context {
+	j.attempt.effect.Store(true)
+	return ctx
+}
+
+// Done is for the last line of a handler that did it: hook runs in the transaction that records it, after the guard, so
+// that a receipt is stored exactly if the intent is sent. Done returns nil; the handler returns that. If the
+// transaction fails hook is called again; after five failures of its own the intent is flagged hook-failed, and never
+// retried by itself. Calling Done twice is an error.
+func (j *Job[T]) Done(hook func(tx pgx.Tx) error) error {
+	if hook == nil {
+		return nil
+	}
+	j.attempt.mu.Lock()
+	defer j.attempt.mu.Unlock()
+	if j.attempt.hook != nil {
+		return Unknown(errors.New("writ: Job.Done was called twice"))
+	}
+	j.attempt.hook = guarded(hook)
+	return nil
+}
+
+// attempt is a claimed intent in this process, without its type.
+type attempt struct {
+	store.Claimed
+	kind     *registration
+	worker   uuid.UUID
+	log      *slog.Logger
+	deadline time.Time // local and monotonic, from before the claim was sent
+	started  time.Time
+
+	effect  atomic.Bool
+	flagged atomic.Bool // as overdue
+
+	mu   sync.Mutex
+	hook func(pgx.Tx) error
+}
+
+func (a *attempt) key() string {
+	if a.Generation == 0 {
+		return a.ID.String()
+	}
+	return fmt.Sprintf("%s-%d", a.ID, a.Generation)
+}
+
+// entered reports whether the outside world may have been touched.
+func (a *attempt) entered() bool { return a.kind.effect == EffectFromStart || a.effect.Load() }
+
+// guarded turns a panic of the application's hook into an error, so that the outcome is not lost with it.
+func guarded(hook func(pgx.Tx) error) func(pgx.Tx) error {
+	return func(tx pgx.Tx) (err error) {
+		defer func() {
+			if p := recover(); p != nil {
+				err = &panicError{value: p}
+			}
+		}()
+		return hook(tx)
+	}
+}
+
+// typical is a kind's typical run time: an exponentially weighted mean, safe for concurrent use.
+type typical struct {
+	mu      sync.Mutex
+	mean    time.Duration
+	samples int
+	noted   time.Duration // as last written to the database
+}
+
+func (t *typical) add(d time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.samples++
+	if t.samples == 1 {
+		t.mean = d
+		return
+	}
+	t.mean += (d - t.mean) / 16
+}
+
+// news returns the mean if it has moved by a fifth since it was last noted.
+func (t *typical) news() (time.Duration, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.samples == 0 || (t.noted > 0 && t.mean > t.noted*4/5 && t.mean < t.noted*6/5) {
+		return 0, false
+	}
+	t.noted = max(t.mean, time.Microsecond)
+	return t.noted, true
+}

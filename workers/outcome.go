@@ -1,0 +1,149 @@
+package workers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"net"
+	"syscall"
+	"time"
+
+	"github.com/writhq/writ/intent"
+	"github.com/writhq/writ/internal/store"
+)
+
+// What a handler may return besides nil (done). Any other error means that nobody knows, unless the handler had not
+// entered its effect yet.
+
+// NotDone says that the outside world was surely not touched: the attempt is repeated with backoff, and the intent ends
+// in error when its attempts are spent. Nil stays nil.
+func NotDone(err error) error { return wrap(notDone, err) }
+
+// Stop says that it was not done and that trying again is of no use: the intent ends in error at once.
+func Stop(err error) error { return wrap(stop, err) }
+
+// Unknown says that the outside world may have been touched, whatever the error looks like.
+func Unknown(err error) error { return wrap(unknown, err) }
+
+// Snooze says: not now, again in d. Nothing was done, and no attempt is spent.
+func Snooze(d time.Duration) error { return &snoozeError{d} }
+
+// NotReached marks the error of an outside call as not done if it shows that the other side was never reached: the
+// connection was refused, or its name not found. Any other error comes back as it is. It is for the error of the effect
+// itself; a refused connection of a later step says nothing about what was done before.
+func NotReached(err error) error {
+	var dns *net.DNSError
+	var op *net.OpError
+	refused := errors.As(err, &op) && op.Op == "dial" && errors.Is(err, syscall.ECONNREFUSED)
+	if refused || errors.As(err, &dns) {
+		return NotDone(err)
+	}
+	return err
+}
+
+type outcomeKind int
+
+const (
+	notDone outcomeKind = iota
+	stop
+	unknown
+)
+
+type outcomeError struct {
+	kind outcomeKind
+	err  error
+}
+
+func wrap(kind outcomeKind, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &outcomeError{kind, err}
+}
+
+func (e *outcomeError) Error() string { return e.err.Error() }
+func (e *outcomeError) Unwrap() error { return e.err }
+
+type snoozeError struct{ d time.Duration }
+
+func (e *snoozeError) Error() string { return fmt.Sprintf("snoozed for %v", e.d) }
+
+// panicError is a handler's panic.
+type panicError struct {
+	value any
+	stack []byte
+}
+
+func (e *panicError) Error() string { return fmt.Sprintf("panic: %v", e.value) }
+
+// The classes of a kind.
+const (
+	Idempotent = "idempotent" // a second run does no harm
+	Probed     = "probed"     // the outside world can be asked
+	Manual     = "manual"     // only a person can tell
+)
+
+// judge makes an outcome of what a handler returned: the table of docs/protocol.md. ctx is the handler's.
+func judge(ctx context.Context, a *attempt, err error) store.Outcome {
+	o := store.Outcome{ID: a.ID, Epoch: a.Epoch}
+	if err == nil {
+		o.Event, o.Hook = store.Succeeded, a.hook
+		return o
+	}
+	o.Error = err.Error()
+	var said *outcomeError
+	var snooze *snoozeError
+	switch {
+	case errors.As(err, &snooze):
+		o.Event, o.Free, o.Delay, o.Error, o.Why = store.Retried, true, max(0, snooze.d), "", "snoozed"
+		return o
+	case errors.As(err, &said) && said.kind == stop:
+		o.Event, o.Why = store.Failed, "stopped"
+		return o
+	case errors.As(err, &said) && said.kind == notDone:
+		return again(a, o, "not done")
+	case (said == nil || said.kind != unknown) && !a.entered():
+		return again(a, o, "not done: it had not entered its effect")
+	}
+
+	why := "unknown"
+	var panicked *panicError
+	switch {
+	case errors.As(err, &panicked):
+		why = "panic"
+	case context.Cause(ctx) == errDraining:
+		why = "cancelled"
+	case ctx.Err() != nil:
+		why = "timeout"
+	}
+	switch a.kind.class {
+	case Idempotent:
+		return again(a, o, why+": idempotent, so it is run again")
+	case Probed:
+		o.Event, o.Why, o.Probe = store.Flagged, why, true
+	default:
+		o.Event, o.Why = store.Flagged, why
+	}
+	return o
+}
+
+// again retries with backoff, or fails when the attempts are spent.
+func again(a *attempt, o store.Outcome, why string) store.Outcome {
+	if int(a.Attempt) >= a.kind.MaxAttempts {
+		o.Event, o.Why = store.Failed, "attempts spent; the last one: "+why
+		return o
+	}
+	o.Event, o.Why, o.Delay = store.Retried, why, delay(a.kind.Backoff, a.Attempt)
+	return o
+}
+
+// delay is the backoff after an attempt, with full jitter.
+func delay(b intent.Backoff, attempt int32) time.Duration {
+	most := float64(b.Min) * math.Pow(b.Factor, float64(attempt-1))
+	if most > float64(b.Max) {
+		most = float64(b.Max)
+	}
+	return time.Duration(rand.Float64() * most)
+}

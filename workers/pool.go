@@ -1,0 +1,236 @@
+package workers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/writhq/writ/intent"
+	"github.com/writhq/writ/internal/rabbit"
+	"github.com/writhq/writ/internal/store"
+)
+
+// Pool is a worker process: it claims intents of the mux's kinds and runs their handlers. Make it with [New].
+type Pool struct {
+	cfg     Config
+	mux     *Mux
+	pool    *pgxpool.Pool
+	store   *store.Store
+	amqpURL string
+	id      uuid.UUID // new at each start, never used again
+	host    string
+	metrics *metrics
+
+	pulse    pulse
+	registry registry
+	slots    *slots
+	finisher *finisher
+	paused   atomic.Pointer[map[string]bool]
+
+	handlers context.Context // parent of every handler's context; outlives Run's
+	stop     context.CancelCauseFunc
+	running  sync.WaitGroup  // handlers, and claims being resolved
+	settling context.Context // ends when nothing more is written to the database
+	settled  context.CancelFunc
+
+	draining atomic.Bool
+	consumer atomic.Pointer[rabbit.Consumer]
+	problem  atomic.Pointer[string]
+}
+
+// errDraining is why handlers' contexts are cancelled at shutdown.
+var errDraining = errors.New("the worker is shutting down")
+
+// New returns a worker process that does nothing until Run. pool is used for claims and outcomes, a handful of
+// connections at most, and stays the caller's; the heartbeat has a connection of its own. The error lists every fault
+// of the config and of the registrations.
+func New(pool *pgxpool.Pool, amqpURL string, mux *Mux, cfg Config) (*Pool, error) {
+	cfg, err := cfg.withDefaults()
+	if err := errors.Join(err, mux.check()); err != nil {
+		return nil, err
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	p := &Pool{
+		cfg: cfg, mux: mux, pool: pool, store: store.New(pool), amqpURL: amqpURL,
+		id: intent.NewID(), host: host, metrics: newMetrics(cfg.Metrics), slots: newSlots(cfg.Slots),
+	}
+	p.pulse.ttl = cfg.TTL
+	p.registry.held = map[claim]*attempt{}
+	p.paused.Store(&map[string]bool{})
+	p.finisher = newFinisher(p)
+	p.handlers, p.stop = context.WithCancelCause(context.Background())
+	p.settling, p.settled = context.WithCancel(context.Background())
+	p.setProblem(errors.New("not running"))
+	return p, nil
+}
+
+// ID of this worker process, as in the workers table.
+func (p *Pool) ID() uuid.UUID { return p.id }
+
+// Ready returns nil if the worker takes jobs, or what keeps it from that.
+func (p *Pool) Ready() error {
+	if problem := p.problem.Load(); problem != nil {
+		return errors.New("worker: " + *problem)
+	}
+	if !p.pulse.alive() {
+		return errors.New("worker: its heartbeat is not confirmed by the database, so it starts nothing new")
+	}
+	if c := p.consumer.Load(); c != nil {
+		if s := c.State(); !s.Connected {
+			return fmt.Errorf("worker: broker: %s", s.Reason)
+		}
+	}
+	return nil
+}
+
+func (p *Pool) setProblem(err error) {
+	if err == nil {
+		p.problem.Store(nil)
+		return
+	}
+	text := err.Error()
+	p.problem.Store(&text)
+}
+
+// Run works until ctx is cancelled: then it takes nothing new, lets running handlers go on for Config.Drain, cancels
+// their contexts, writes all outcomes down, and returns nil. Outages of the database and the broker are survived. It
+// returns an error only for a wrong AMQP URL. Call it once.
+func (p *Pool) Run(ctx context.Context) error {
+	defer p.settled()
+	settings, ok := p.register(ctx)
+	if !ok {
+		return nil
+	}
+	consumer, err := p.newConsumer(settings.Installation)
+	if err != nil {
+		return fmt.Errorf("worker: %w", err)
+	}
+	p.consumer.Store(consumer)
+
+	beating, stopBeating := context.WithCancel(context.Background())
+	beats := make(chan struct{})
+	go func() { defer close(beats); p.beat(beating) }()
+	finishing := make(chan struct{})
+	go func() { defer close(finishing); p.finisher.run(p.settling) }()
+	consuming := make(chan struct{})
+	go func() {
+		defer close(consuming)
+		if err := consumer.Run(ctx); err != nil && ctx.Err() == nil {
+			p.setProblem(err)
+		}
+	}()
+
+	p.setProblem(nil)
+	p.cfg.Log.Info("worker: started", "worker", p.id, "kinds", p.mux.names(), "slots", p.cfg.Slots)
+	newClaimer(p, settings.Installation, consumer.Deliveries()).run(ctx)
+
+	p.draining.Store(true)
+	<-consuming
+	if err := consumer.Close(); err != nil { // what was not acked goes to others now
+		p.cfg.Log.Warn("worker: closing the consumer", "error", err)
+	}
+	p.drain()
+	bound := time.AfterFunc(afterDrain, p.settled)
+	p.finisher.close()
+	<-finishing
+	bound.Stop()
+	stopBeating()
+	<-beats
+	left := p.registry.size()
+	p.depart(left)
+	p.cfg.Log.Info("worker: stopped", "worker", p.id, "handlers_left", left)
+	return nil
+}
+
+// register reads the settings and declares the kinds, trying until the database answers; false: ctx ended first.
+func (p *Pool) register(ctx context.Context) (store.Settings, bool) {
+	pause := newPause(100*time.Millisecond, 5*time.Second)
+	for {
+		settings, err := p.store.Settings(ctx)
+		if err == nil {
+			err = p.store.Declare(ctx, p.declarations())
+		}
+		if err == nil {
+			if why := settings.Reason(); why != "" {
+				p.cfg.Log.Warn("worker: starting no jobs", "why", why)
+			}
+			return settings, true
+		}
+		if ctx.Err() != nil {
+			return settings, false
+		}
+		p.setProblem(err)
+		p.cfg.Log.Warn("worker: cannot register yet, trying again", "error", err)
+		if !pause.wait(ctx) {
+			return settings, false
+		}
+	}
+}
+
+func (p *Pool) declarations() []store.Declaration {
+	var out []store.Declaration
+	for _, name := range p.mux.names() {
+		k := p.mux.kinds[name]
+		out = append(out, store.Declaration{
+			Name: name, Queue: k.Queue, Class: k.class, Timeout: k.Timeout, Settle: k.Settle, MaxAttempts: k.MaxAttempts,
+			BackoffMin: k.Backoff.Min, BackoffMax: k.Backoff.Max, BackoffFactor: k.Backoff.Factor,
+			KeepSent: keep(k.Retention.Sent), KeepErr: keep(k.Retention.Error), KeepCanc: keep(k.Retention.Cancelled),
+			MaxArgs: k.MaxArgs, ArgsVersion: k.ArgsVersion, Recovers: k.onError != nil,
+		})
+	}
+	return out
+}
+
+func keep(d time.Duration) *time.Duration {
+	if d < 0 {
+		return nil
+	}
+	return &d
+}
+
+func (p *Pool) newConsumer(installation uuid.UUID) (*rabbit.Consumer, error) {
+	queues := map[string]bool{}
+	for _, k := range p.mux.kinds {
+		name, err := rabbit.QueueName(installation, k.Queue)
+		if err != nil {
+			return nil, err
+		}
+		queues[name] = true
+	}
+	names := make([]string, 0, len(queues))
+	for name := range queues {
+		names = append(names, name)
+	}
+	return rabbit.NewConsumer(rabbit.ConsumerConfig{
+		Config: rabbit.Config{URL: p.amqpURL, Name: "writ worker " + p.id.String(), Log: p.cfg.Log},
+		Queues: names, Prefetch: min(p.cfg.Slots, maxPrefetch),
+	})
+}
+
+// drain waits for the handlers, then cancels them and waits a little longer. The outcome of those that do not return is
+// never written; the reconciler finds their rows when this process is gone.
+func (p *Pool) drain() {
+	defer p.stop(errDraining)
+	done := make(chan struct{})
+	go func() { p.running.Wait(); close(done) }()
+	select {
+	case <-done:
+		return
+	case <-time.After(p.cfg.Drain):
+	}
+	p.stop(errDraining)
+	select {
+	case <-done:
+	case <-time.After(afterDrain):
+	}
+}

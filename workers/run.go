@@ -1,0 +1,70 @@
+package workers
+
+import (
+	"context"
+	"errors"
+	"runtime/debug"
+	"time"
+
+	"github.com/writhq/writ/internal/store"
+)
+
+// start runs the handler of a claimed intent in a goroutine of its own. sent is when its claim was first sent: the local
+// deadline counts from there, so that it never lies behind the database's. A claim that came back too late, or to a
+// process that must be taken for dead, is not run: it is given back as not done, with no attempt spent.
+func (p *Pool) start(c store.Claimed, sent time.Time) {
+	kind := p.mux.kinds[c.Kind]
+	a := &attempt{
+		Claimed: c, kind: kind, worker: p.id, deadline: sent.Add(kind.Timeout), started: time.Now(),
+		log: p.cfg.Log.With("id", c.ID, "tid", c.TID, "kind", c.Kind, "attempt", c.Attempt),
+	}
+	p.registry.start(claim{c.ID, c.Epoch - 1}, a)
+	p.metrics.claimed(c.Kind)
+	if !p.pulse.alive() || !time.Now().Before(a.deadline) {
+		p.slots.returned(1)
+		p.finisher.submit(a, store.Outcome{
+			ID: c.ID, Epoch: c.Epoch, Event: store.Retried, Free: true, Why: "claimed too late to begin",
+		})
+		return
+	}
+	p.running.Go(func() {
+		o := p.execute(a)
+		p.slots.returned(1)
+		p.finisher.submit(a, o)
+	})
+}
+
+// execute calls the handler and judges what it says.
+func (p *Pool) execute(a *attempt) store.Outcome {
+	ctx, cancel := context.WithDeadline(p.handlers, a.deadline)
+	defer cancel()
+	began := time.Now()
+	err := call(ctx, a)
+	took := time.Since(began)
+	a.kind.run.add(took)
+
+	o := judge(ctx, a, err)
+	if o.Event == store.Failed {
+		// The recovery function gets a context of its own: the handler's may be over.
+		o.Hook = onErrorHook(context.WithoutCancel(ctx), a, err)
+	}
+	p.metrics.ran(a.Kind, o.Event, took)
+	if err != nil {
+		a.log.Info("worker: attempt ended", "outcome", o.Event, "why", o.Why, "error", err, "took", took)
+		var panicked *panicError
+		if errors.As(err, &panicked) {
+			a.log.Error("worker: the handler panicked", "panic", panicked.value, "stack", string(panicked.stack))
+		}
+	}
+	return o
+}
+
+// call runs the handler and turns its panic into an error.
+func call(ctx context.Context, a *attempt) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = &panicError{value: p, stack: debug.Stack()}
+		}
+	}()
+	return a.kind.do(ctx, a)
+}
