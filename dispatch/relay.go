@@ -33,6 +33,9 @@ func New(pool *pgxpool.Pool, amqpURL string, cfg Config) (*Relay, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := store.CheckPool(pool); err != nil {
+		return nil, fmt.Errorf("dispatch: %w", err)
+	}
 	r := &Relay{cfg: cfg, pool: pool, amqpURL: amqpURL, metrics: newMetrics(cfg.Metrics)}
 	r.setProblem(errors.New("not running"))
 	return r, nil

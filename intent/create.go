@@ -1,7 +1,6 @@
 package intent
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -103,8 +102,8 @@ type One[T any] struct {
 const chunk = 1000
 
 // CreateMany writes any number of intents in tx, a thousand a statement, and returns what became of each, in order.
-// If one is invalid nothing is sent, and the error names its index. A creation key that comes twice among them is
-// created once.
+// If one is invalid nothing is sent, and the error names its index. A creation key, or an id, that comes twice among them
+// is created once.
 func (k Kind[T]) CreateMany(ctx context.Context, tx Tx, many []One[T]) ([]Created, error) {
 	requests := make([]store.Request, len(many))
 	var faults []error
@@ -131,6 +130,7 @@ func (k Kind[T]) CreateMany(ctx context.Context, tx Tx, many []One[T]) ([]Create
 					return nil, fmt.Errorf("intent %d: %w", start+i, err)
 				}
 			}
+			delete(created, r.ID) // an id that comes twice was created once
 			out = append(out, c)
 		}
 	}
@@ -200,13 +200,13 @@ func encode(field string, value any, limit int) ([]byte, error) {
 	if raw, ok := value.(json.RawMessage); ok && !json.Valid(raw) {
 		return nil, &InvalidError{Field: field, Problem: "is not valid JSON" + jsonFault(raw), Fix: "check it with a JSON parser"}
 	}
-	// Checked before encoding, which would silently put U+FFFD in place of what is not UTF-8.
-	if where := invalidUTF8(value); where != "" {
-		return nil, &InvalidError{Field: field, Problem: where + " is not valid UTF-8", Fix: "encode binary data, for example as base64"}
-	}
 	out, err := json.Marshal(value)
 	if err != nil {
 		return nil, &InvalidError{Field: field, Problem: "cannot be written as JSON: " + err.Error(), Fix: "give every field a type that encoding/json knows"}
+	}
+	// After encoding, which has found cycles; encoding has silently put U+FFFD in place of what is not UTF-8.
+	if where := invalidUTF8(value); where != "" {
+		return nil, &InvalidError{Field: field, Problem: where + " is not valid UTF-8", Fix: "encode binary data, for example as base64"}
 	}
 	if len(out) > limit {
 		return nil, &InvalidError{
@@ -214,8 +214,8 @@ func encode(field string, value any, limit int) ([]byte, error) {
 			Fix: "keep large data in a table of your own and pass its id",
 		}
 	}
-	if at := nulEscape(out); at >= 0 {
-		return nil, &InvalidError{Field: field, Problem: fmt.Sprintf("holds a NUL character (\\u0000) at byte %d", at), Fix: "Postgres cannot store it; remove it"}
+	if problem := unstorable(out); problem != "" {
+		return nil, &InvalidError{Field: field, Problem: problem, Fix: "Postgres cannot store it as jsonb; remove or encode it"}
 	}
 	return out, nil
 }
@@ -228,25 +228,17 @@ func jsonFault(raw []byte) string {
 	return ""
 }
 
-// nulEscape finds \u0000 in encoded JSON, skipping escaped backslashes.
-func nulEscape(b []byte) int {
-	for i := 0; i < len(b); i++ {
-		if b[i] != '\\' {
-			continue
-		}
-		if bytes.HasPrefix(b[i:], []byte(`\u0000`)) {
-			return i
-		}
-		i++
-	}
-	return -1
-}
+// Times have four digits of year in any time zone, because JSON has no others; sql/create.sql has the same rule.
+var (
+	firstTime = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+	lastTime  = time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)
+)
 
 func checkTime(t time.Time) error {
 	if t.IsZero() {
 		return nil
 	}
-	if t.Year() < 2000 || t.Year() > 9999 {
+	if t.Before(firstTime) || !t.Before(lastTime) {
 		return &InvalidError{Field: "run_at", Problem: fmt.Sprintf("is in the year %d", t.Year()), Fix: "use a time between 2000 and 9999, or none for now"}
 	}
 	return nil

@@ -112,7 +112,8 @@ func List(ctx context.Context, db DB, f Filter) ([]Intent, error) {
 		and("subjects @> ARRAY[$%d::text]", f.Subject)
 	}
 	if f.TID != uuid.Nil {
-		and("(tid = $%[1]d OR id = $%[1]d)", f.TID)
+		// tid <> id is said so that the partial index serves; the root is found by its id.
+		and("(tid = $%[1]d AND tid <> id OR id = $%[1]d)", f.TID)
 	}
 	limit := f.Limit
 	if limit <= 0 {

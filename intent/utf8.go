@@ -10,27 +10,31 @@ import (
 
 // invalidUTF8 walks a value as encoding/json would and returns the path of the first string that is not UTF-8, or
 // nothing. encoding/json replaces such bytes silently: the job would run with other arguments than were given.
+// The value has been encoded before, so that it has no cycles.
 func invalidUTF8(value any) string {
 	return walk(reflect.ValueOf(value), "value", 0)
 }
 
 var (
+	rawMessage    = reflect.TypeFor[json.RawMessage]()
 	jsonMarshaler = reflect.TypeFor[json.Marshaler]()
 	textMarshaler = reflect.TypeFor[encoding.TextMarshaler]()
 )
 
 func walk(v reflect.Value, path string, depth int) string {
-	if !v.IsValid() || depth > 100 { // deeper than that encoding/json finds the cycle itself
+	if !v.IsValid() || depth > maxDepth { // deeper: only through fields that are not encoded
 		return ""
 	}
-	if raw, ok := v.Interface().(json.RawMessage); ok {
-		if !utf8.Valid(raw) {
+	if v.Type() == rawMessage {
+		if !utf8.Valid(v.Bytes()) {
 			return path
 		}
 		return ""
 	}
-	if v.Type().Implements(jsonMarshaler) || v.Type().Implements(textMarshaler) {
-		return "" // it answers for its own output
+	for _, t := range []reflect.Type{v.Type(), reflect.PointerTo(v.Type())} {
+		if (t == v.Type() || v.CanAddr()) && (t.Implements(jsonMarshaler) || t.Implements(textMarshaler)) {
+			return "" // it answers for its own output
+		}
 	}
 	switch v.Kind() {
 	case reflect.String:
@@ -66,7 +70,7 @@ func walk(v reflect.Value, path string, depth int) string {
 func walkStruct(v reflect.Value, path string, depth int) string {
 	for i := range v.NumField() {
 		field := v.Type().Field(i)
-		if !field.IsExported() || field.Tag.Get("json") == "-" {
+		if !field.IsExported() && !embedded(field) || field.Tag.Get("json") == "-" {
 			continue
 		}
 		if where := walk(v.Field(i), path+"."+field.Name, depth+1); where != "" {
@@ -74,4 +78,13 @@ func walkStruct(v reflect.Value, path string, depth int) string {
 		}
 	}
 	return ""
+}
+
+// embedded reports whether a field is a struct whose exported fields are written though its own name is not exported.
+func embedded(field reflect.StructField) bool {
+	t := field.Type
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	return field.Anonymous && t.Kind() == reflect.Struct
 }

@@ -32,7 +32,8 @@ const Version = 1
 // Lock key of all schema work; the first number says WRIT, the doorbell uses (same, 1).
 const lockKey = "1465010516, 2"
 
-// lockTimeout bounds how long a migration's statement may wait for, and thereby hold up, running applications.
+// lockTimeout bounds how long a migration's statement may wait for, and thereby hold up, running applications. A
+// lock_timeout of the caller's own connection settings goes before it.
 const lockTimeout = "5s"
 
 // Report says what a run changed.
@@ -158,7 +159,9 @@ func provider(db *sql.DB) (*goose.Provider, error) {
 // instead of waited for, because a waiting statement holds a snapshot, and CREATE INDEX CONCURRENTLY waits for those.
 func locked(ctx context.Context, config *pgx.ConnConfig, do func(*sql.DB, *pgx.Conn) error) error {
 	config = config.Copy()
-	config.RuntimeParams["lock_timeout"] = lockTimeout
+	if _, set := config.RuntimeParams["lock_timeout"]; !set {
+		config.RuntimeParams["lock_timeout"] = lockTimeout
+	}
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
 		return fmt.Errorf("connect: %w", err)

@@ -3,6 +3,7 @@ package reconciler
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,6 +38,9 @@ func New(pool *pgxpool.Pool, cfg Config) (*Reconciler, error) {
 	cfg, schedule, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err
+	}
+	if err := store.CheckPool(pool); err != nil {
+		return nil, fmt.Errorf("reconciler: %w", err)
 	}
 	return &Reconciler{
 		cfg: cfg, schedule: schedule, store: store.New(pool), id: intent.NewID(), metrics: newMetrics(cfg.Metrics),

@@ -27,6 +27,12 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT length(name) <= 100 AND name ~ '^[a-z][a-z0-9_-]*\.[a-z][a-z0-9_-]*\.[a-z][a-z0-9_-]*$'
 $$;
 
+-- A time that every reader can take: finite, and of four digits in any time zone (JSON has no others).
+CREATE OR REPLACE FUNCTION writ.is_time(t timestamptz) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT t >= '2000-01-01 00:00:00+00' AND t < '9999-12-31 00:00:00+00'
+$$;
+
 CREATE OR REPLACE FUNCTION writ.intents_inserted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -36,8 +42,11 @@ BEGIN
         RAISE EXCEPTION 'writ: an intent is created pending, unflagged, with epoch 0 and attempt 0; got state %, epoch %, attempt %',
             NEW.state, NEW.epoch, NEW.attempt USING ERRCODE = 'WR003';
     END IF;
-    IF NEW.event IS NOT NULL THEN
+    IF NEW.event = 'requested' THEN
         RETURN NEW; -- the Go path, which has checked the rest
+    ELSIF NEW.event IS NOT NULL THEN
+        RAISE EXCEPTION 'writ: an intent is not created with event %', NEW.event
+            USING ERRCODE = 'WR003', HINT = 'Leave the event column alone; the database fills it in.';
     END IF;
     IF NOT writ.is_kind_name(NEW.kind) THEN
         RAISE EXCEPTION 'writ: kind "%" is malformed', NEW.kind USING ERRCODE = 'WR005',
@@ -48,8 +57,9 @@ BEGIN
         RAISE EXCEPTION 'writ: args of % have % bytes, the limit is %', NEW.kind, octet_length(NEW.args::text), most
             USING ERRCODE = 'WR005', HINT = 'Keep large data in a table of your own and pass its id.';
     END IF;
-    IF NOT isfinite(NEW.run_at) OR NOT isfinite(NEW.requested_at) THEN
-        RAISE EXCEPTION 'writ: run_at and requested_at of % must be finite times', NEW.kind USING ERRCODE = 'WR005';
+    IF NOT writ.is_time(NEW.run_at) OR NOT writ.is_time(NEW.requested_at) THEN
+        RAISE EXCEPTION 'writ: run_at and requested_at of % must be finite times, from 2000 up to the end of 9999', NEW.kind
+            USING ERRCODE = 'WR005';
     END IF;
     NEW.tid := coalesce(NEW.tid, NEW.id);
     RETURN NEW;

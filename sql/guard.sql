@@ -1,8 +1,9 @@
 -- The table of legal transitions (package fsm), enforced for every writer. The WHEN conditions run in C and cost the
 -- engine's statements next to nothing; the functions run only for hand-written statements or to refuse one.
 
+-- SECURITY DEFINER, so that whoever is refused also reads the ways out.
 CREATE OR REPLACE FUNCTION writ.refuse_transition() RETURNS trigger
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF TG_OP = 'DELETE' THEN
         RAISE EXCEPTION 'writ: intent % is %, an open intent is not deleted', OLD.id, OLD.state
@@ -17,7 +18,8 @@ BEGIN
             USING ERRCODE = 'WR003', HINT = 'Decide it: writ.happened, writ.retry or writ.give_up.';
     END IF;
     RAISE EXCEPTION 'writ: intent % cannot go from % to % with event %', OLD.id, OLD.state, NEW.state, NEW.event
-        USING ERRCODE = 'WR003', HINT = 'By hand, leave the event column alone; the database fills it in.';
+        USING ERRCODE = 'WR003', HINT = 'By hand, leave the event column alone; the database fills it in. Legal by hand from here: '
+            || writ.ways_out(OLD.state, OLD.flagged_at IS NOT NULL) || '.';
 END $$;
 
 CREATE OR REPLACE TRIGGER intents_guard BEFORE UPDATE ON writ.intents FOR EACH ROW
@@ -35,6 +37,18 @@ CREATE OR REPLACE TRIGGER intents_guard BEFORE UPDATE ON writ.intents FOR EACH R
 CREATE OR REPLACE TRIGGER intents_guard_delete BEFORE DELETE ON writ.intents FOR EACH ROW
     WHEN (OLD.finished_at IS NULL)
     EXECUTE FUNCTION writ.refuse_transition();
+
+-- Deleting a finished row by hand, as the reconciler does after its retention, frees its creation keys: a key without an
+-- intent would refuse all creations under it for ever.
+CREATE OR REPLACE FUNCTION writ.intents_deleted() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    DELETE FROM writ.keys WHERE intent_id = ANY (ARRAY(SELECT id FROM gone));
+    RETURN NULL;
+END $$;
+
+CREATE OR REPLACE TRIGGER intents_deleted AFTER DELETE ON writ.intents REFERENCING OLD TABLE AS gone FOR EACH STATEMENT
+    EXECUTE FUNCTION writ.intents_deleted();
 
 -- The legal ways out of a position, for messages.
 CREATE OR REPLACE FUNCTION writ.ways_out(state text, flagged boolean) RETURNS text
@@ -98,8 +112,8 @@ BEGIN
         IF NEW.run_at = OLD.run_at THEN
             NEW.run_at := now();
         END IF;
-        IF NOT isfinite(NEW.run_at) THEN
-            RAISE EXCEPTION 'writ: run_at must be a finite time' USING ERRCODE = 'WR005';
+        IF NOT writ.is_time(NEW.run_at) THEN
+            RAISE EXCEPTION 'writ: run_at must be a finite time, from 2000 up to the end of 9999' USING ERRCODE = 'WR005';
         END IF;
         IF NEW.args <> OLD.args THEN
             evidence := coalesce(evidence, '{}') || jsonb_build_object('old_args', OLD.args);
@@ -144,8 +158,8 @@ CREATE OR REPLACE TRIGGER intents_hand BEFORE UPDATE ON writ.intents FOR EACH RO
 CREATE OR REPLACE FUNCTION writ.intents_moved() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    IF NOT isfinite(NEW.run_at) THEN
-        RAISE EXCEPTION 'writ: run_at must be a finite time' USING ERRCODE = 'WR005';
+    IF NOT writ.is_time(NEW.run_at) THEN
+        RAISE EXCEPTION 'writ: run_at must be a finite time, from 2000 up to the end of 9999' USING ERRCODE = 'WR005';
     END IF;
     NEW.requeues := 0;
     DELETE FROM writ.outbox WHERE intent_id = NEW.id;

@@ -24,7 +24,8 @@ BEGIN
         END IF;
     END LOOP;
 
-    IF NOT pg_has_role(current_user, 'writ_owner', 'MEMBER') THEN
+    -- USAGE, not MEMBER: since Postgres 16 who creates a role is a member without its rights until he grants them to himself.
+    IF NOT pg_has_role(current_user, 'writ_owner', 'USAGE') THEN
         EXECUTE format('GRANT writ_owner TO %I', current_user);
     END IF;
     ALTER SCHEMA writ OWNER TO writ_owner;

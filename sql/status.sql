@@ -30,82 +30,101 @@ LANGUAGE sql IMMUTABLE AS $$
     FROM (SELECT abs(extract(epoch FROM i)) AS s) x
 $$;
 
--- Why is it not done? One line, null when there is no such intent.
+-- Why is it not done? One line for the person who is called at night, null when there is no such intent.
 CREATE OR REPLACE FUNCTION writ.why(id uuid) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     s writ.status;
+    i writ.intents;
     k writ.kinds;
     o writ.outbox;
+    its_queue text;
     depth bigint;
     alive int;
     danger text;
-    verdict writ.log;
+    holder text;
+    ending writ.log;
     stopped text;
 BEGIN
     SELECT t.* INTO s FROM writ.status t WHERE t.id = why.id;
     IF NOT FOUND THEN
         RETURN NULL;
     END IF;
+    SELECT t.* INTO i FROM writ.intents t WHERE t.id = why.id;
     SELECT t.* INTO k FROM writ.kinds t WHERE t.name = s.kind;
-    SELECT t.* INTO verdict FROM writ.log t WHERE t.intent_id = why.id
-        AND t.event IN ('happened', 'retry', 'give-up', 'cancel') ORDER BY t.id DESC LIMIT 1;
+    SELECT t.* INTO ending FROM writ.log t WHERE t.intent_id = why.id
+        AND t.event IN ('failed', 'happened', 'retry', 'give-up', 'cancel') ORDER BY t.id DESC LIMIT 1;
+    holder := coalesce(s.host || ' pid ' || s.pid, 'worker ' || s.worker_id, 'no worker');
 
     IF s.status = 'sent' THEN
-        RETURN format('sent: done %s ago, %s after it was requested, at attempt %s', writ.span(now() - s.finished_at),
-            writ.span(s.finished_at - s.requested_at), s.attempt)
-            || CASE WHEN verdict.event = 'happened' THEN format(' (%s said that it happened: %s)', verdict.actor, verdict.why) ELSE '' END;
+        IF ending.event = 'happened' THEN
+            RETURN format('sent: %s said %s ago that it happened: %s', ending.actor, writ.span(now() - s.finished_at), ending.why);
+        END IF;
+        RETURN format('sent: done %s ago at attempt %s, %s after it was requested', writ.span(now() - s.finished_at), s.attempt,
+            writ.span(s.finished_at - s.requested_at));
     ELSIF s.status = 'cancelled' THEN
-        RETURN format('cancelled %s ago by %s: %s', writ.span(now() - s.finished_at), verdict.actor, verdict.why);
+        RETURN format('cancelled: by %s, %s ago: %s', coalesce(ending.actor, 'somebody'), writ.span(now() - s.finished_at),
+            coalesce(ending.why, 'no reason is kept'));
     ELSIF s.status = 'error' THEN
-        RETURN format('error since %s, after %s of %s attempts: %s. Decide with happened, retry or cancel',
-            writ.span(now() - s.failed_at), s.attempt, s.max_attempts,
-            CASE WHEN verdict.event = 'give-up' THEN format('given up by %s (%s); last error: %s', verdict.actor, verdict.why, coalesce(s.error, 'none'))
-                 ELSE coalesce(s.error, 'no error text') END);
+        RETURN format('error: for %s now, %s; the last error was: %s. %sDecide: retry, happened or cancel', writ.span(now() - s.failed_at),
+            CASE WHEN ending.event = 'give-up' THEN format('given up by %s (%s)', ending.actor, ending.why)
+                 ELSE format('after attempt %s of %s', s.attempt, s.max_attempts) || coalesce(' (' || ending.why || ')', '') END,
+            coalesce(s.error, 'none given'),
+            CASE WHEN i.probe_at IS NOT NULL THEN 'Its recovery function has still to run. ' ELSE '' END);
     ELSIF s.status = 'ambiguous' THEN
-        danger := (SELECT writ.retry_danger(i) FROM writ.intents i WHERE i.id = why.id);
-        RETURN format('ambiguous since %s: attempt %s was claimed %s ago by %s, and nobody knows whether it happened (%s). '
-                'Look in the outside system for key %s, then decide with happened, retry or give-up%s',
-            writ.span(now() - s.flagged_at), s.attempt, writ.span(now() - s.started_at),
-            coalesce(s.host || ' pid ' || s.pid, 'worker ' || s.worker_id, 'no worker'),
-            CASE s.flag_reason
-                WHEN 'worker-died' THEN 'its worker died'
-                    || coalesce(', last heartbeat ' || writ.span(now() - s.heartbeat_at) || ' ago', '')
-                    || CASE WHEN s.worker_alive THEN ', but it is back' ELSE '' END
-                WHEN 'overdue' THEN 'past its deadline, the handler has not returned'
-                WHEN 'hook-failed' THEN 'the handler says done, but its Done hook failed: ' || coalesce(s.error, '')
-                ELSE s.flag_reason || ': ' || coalesce(s.error, 'no error text') END,
+        danger := writ.retry_danger(i);
+        RETURN format('ambiguous: for %s now; attempt %s was begun %s ago by %s, and %s. Look in the outside system for key %s, then decide: '
+                'happened, retry or give-up%s',
+            writ.span(now() - s.flagged_at), s.attempt, writ.span(now() - s.started_at), holder,
+            CASE WHEN s.flag_reason = 'hook-failed'
+                THEN 'its handler says that it was done, but could not save the result: ' || coalesce(s.error, 'no error text')
+                ELSE 'nobody knows whether it happened: ' || CASE s.flag_reason
+                    WHEN 'worker-died' THEN 'that worker died'
+                        || coalesce(', last heard of ' || writ.span(now() - s.heartbeat_at) || ' ago', '')
+                        || CASE WHEN s.worker_alive THEN ', but it is back' ELSE '' END
+                    WHEN 'overdue' THEN 'its handler is past the deadline and has not returned'
+                    WHEN 'timeout' THEN 'its handler was cut off by its timeout' || coalesce(': ' || s.error, '')
+                    WHEN 'cancelled' THEN 'its worker was stopped before it ended' || coalesce(': ' || s.error, '')
+                    WHEN 'panic' THEN 'its handler broke off with a ' || coalesce(s.error, 'panic')
+                    WHEN 'unknown' THEN 'its handler said: ' || coalesce(s.error, 'no error text')
+                    ELSE concat_ws(': ', coalesce(s.flag_reason, 'flagged by hand'), s.error) END END,
             s.idempotency_key,
             CASE WHEN danger IS NULL THEN '' ELSE '. Do not retry yet: ' || danger END);
     ELSIF s.status = 'running' THEN
-        RETURN format('running: attempt %s, started %s ago by %s%s, %s', s.attempt, writ.span(now() - s.started_at),
-            coalesce(s.host || ' pid ' || s.pid, 'worker ' || s.worker_id),
-            CASE WHEN s.worker_alive THEN '' ELSE ', which is not heard of any more; the reconciler will look at it' END,
-            CASE WHEN s.deadline_at > now() THEN 'deadline in ' || writ.span(s.deadline_at - now())
-                 ELSE 'deadline passed ' || writ.span(now() - s.deadline_at) || ' ago' END);
+        RETURN format('running: attempt %s, begun %s ago by %s%s, %s', s.attempt, writ.span(now() - s.started_at), holder,
+            CASE WHEN s.worker_alive THEN '' ELSE format(' (%s; the reconciler will settle it)',
+                coalesce('not heard of for ' || writ.span(now() - s.heartbeat_at), 'a worker that nobody knows any more')) END,
+            CASE WHEN s.deadline_at > now() THEN 'its deadline is in ' || writ.span(s.deadline_at - now())
+                 ELSE 'its deadline passed ' || writ.span(now() - s.deadline_at) || ' ago' END);
     END IF;
 
     -- Pending: what stands between it and a worker?
-    SELECT CASE WHEN t.paused_at IS NOT NULL THEN format('everything is paused by %s (%s)', t.paused_by, t.paused_why)
-                WHEN t.fingerprint <> writ.fingerprint() THEN 'this database is a copy that nobody adopted (writ adopt), so nothing runs' END
+    SELECT CASE WHEN t.paused_at IS NOT NULL THEN concat('everything is paused', ' by ' || t.paused_by, ' (' || t.paused_why || ')')
+                WHEN pg_is_in_recovery() THEN NULL -- a standby has no fingerprint to compare
+                WHEN t.fingerprint <> writ.fingerprint() THEN 'nothing runs here: this database is a copy that nobody adopted (writ adopt)' END
         INTO stopped FROM writ.settings t;
     SELECT t.* INTO o FROM writ.outbox t WHERE t.intent_id = why.id AND t.op = 'run' ORDER BY t.due_at LIMIT 1;
-    SELECT r.ready INTO depth FROM writ.relay r WHERE r.queue = coalesce(k.queue, s.kind);
+    its_queue := coalesce(k.queue, s.kind);
+    SELECT r.ready INTO depth FROM writ.relay r WHERE r.queue = its_queue;
     SELECT count(*) INTO alive FROM writ.workers w WHERE w.heartbeat_at + w.ttl > now() AND s.kind = ANY (w.kinds);
     RETURN s.status || ': ' || concat_ws('; ',
         CASE s.status WHEN 'scheduled' THEN 'due in ' || writ.span(s.run_at - now())
             WHEN 'retrying' THEN format('attempt %s of %s is due in %s, the last one said: %s', s.attempt + 1, s.max_attempts,
                 writ.span(s.run_at - now()), coalesce(s.error, 'no error text'))
-            WHEN 'ready' THEN 'due since ' || writ.span(now() - s.run_at)
-            WHEN 'waiting' THEN 'waits for other intents' END,
+            WHEN 'ready' THEN format('due for %s', writ.span(now() - s.run_at))
+                || CASE WHEN s.attempt > 0 THEN format(', attempt %s of %s', s.attempt + 1, s.max_attempts) ELSE '' END
+            WHEN 'waiting' THEN format('for %s other %s', i.waiting_on, CASE i.waiting_on WHEN 1 THEN 'intent' ELSE 'intents' END) END,
         stopped,
-        CASE WHEN k.paused_at IS NOT NULL THEN format('kind %s is paused by %s (%s)', s.kind, k.paused_by, k.paused_why) END,
+        CASE WHEN k.paused_at IS NOT NULL THEN concat('kind ', s.kind, ' is paused', ' by ' || k.paused_by, ' (' || k.paused_why || ')') END,
         CASE WHEN k.name IS NULL THEN format('no worker ever declared kind %s', s.kind)
              WHEN alive = 0 THEN format('no live worker handles kind %s', s.kind) END,
-        CASE WHEN o.failures > 0 THEN format('its hint was refused %s times by the broker, next try in %s: %s',
-                o.failures, writ.span(o.due_at - now()), o.last_error)
-             WHEN s.status = 'ready' AND o.intent_id IS NOT NULL AND o.due_at <= now() THEN
-                format('its hint waits %s in the outbox for a relay', writ.span(now() - o.due_at))
-             WHEN s.status = 'ready' AND o.intent_id IS NULL THEN
-                'its hint is with the broker' || coalesce(', queue ' || coalesce(k.queue, s.kind) || ' holds ' || depth, '') END);
+        CASE WHEN o.failures > 0 THEN format('the broker refused its hint %s, the next try is in %s: %s',
+                CASE o.failures WHEN 1 THEN 'once' ELSE o.failures || ' times' END, writ.span(greatest(o.due_at - now(), '0')), o.last_error)
+             WHEN s.status <> 'ready' THEN NULL
+             WHEN o.due_at <= now() THEN format('its hint has waited %s in the outbox for a relay', writ.span(now() - o.due_at))
+             WHEN o.due_at > now() THEN format('its hint goes out in %s', writ.span(o.due_at - now()))
+             ELSE 'its hint is with the broker' || CASE WHEN depth IS NULL THEN ''
+                 ELSE format(', queue %s holds %s', its_queue, CASE depth WHEN 1 THEN '1 message' ELSE depth || ' messages' END) END END,
+        CASE WHEN s.status = 'ready' AND i.requeues > 0
+             THEN format('hints were sent again %s', CASE i.requeues WHEN 1 THEN 'once' ELSE i.requeues || ' times' END) END);
 END $$;

@@ -24,7 +24,8 @@ BEGIN
     IF NOT FOUND THEN
         RAISE EXCEPTION 'writ: there is no intent %', decide.id USING ERRCODE = 'WR002';
     END IF;
-    IF i.state <> seen_state OR i.epoch <> seen_epoch THEN
+    -- IS DISTINCT: a null is nobody's view of the row, and must not pass for one.
+    IF i.state IS DISTINCT FROM seen_state OR i.epoch IS DISTINCT FROM seen_epoch THEN
         RAISE EXCEPTION 'writ: intent % has moved: you saw % at epoch %, it is % at epoch %',
             decide.id, seen_state, seen_epoch, i.state, i.epoch
             USING ERRCODE = 'WR001', DETAIL = jsonb_build_object('state', i.state, 'epoch', i.epoch, 'event', i.event,

@@ -206,9 +206,9 @@ func (f *finisher) late(a *attempt, o store.Outcome, fate store.Fate) {
 }
 
 // onErrorHook is the application's recovery function as the share in the transaction that ends the intent in error.
-func onErrorHook(ctx context.Context, a *attempt, cause error) func(pgx.Tx) error {
+func onErrorHook(a *attempt, cause error) func(context.Context, pgx.Tx) error {
 	if a.kind.onError == nil {
 		return nil
 	}
-	return guarded(func(tx pgx.Tx) error { return a.kind.onError(ctx, tx, a, cause) })
+	return guarded(func(ctx context.Context, tx pgx.Tx) error { return a.kind.onError(ctx, tx, a, cause) })
 }

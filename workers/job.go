@@ -68,10 +68,11 @@ func (j *Job[T]) Effect(ctx context.Context) context.Context {
 }
 
 // Done is for the last line of a handler that did it: hook runs in the transaction that records it, after the guard, so
-// that a receipt is stored exactly if the intent is sent. Done returns nil; the handler returns that. If the
-// transaction fails hook is called again; after five failures of its own the intent is flagged hook-failed, and never
-// retried by itself. Calling Done twice is an error.
-func (j *Job[T]) Done(hook func(tx pgx.Tx) error) error {
+// that a receipt is stored exactly if the intent is sent. Done returns nil; the handler returns that. hook runs after
+// the handler has returned, with a context of its own: the handler's may be over. If the transaction fails hook is
+// called again; after five failures of its own the intent is flagged hook-failed, and never retried by itself. Calling
+// Done twice is an error.
+func (j *Job[T]) Done(hook func(ctx context.Context, tx pgx.Tx) error) error {
 	if hook == nil {
 		return nil
 	}
@@ -97,7 +98,7 @@ type attempt struct {
 	flagged atomic.Bool // as overdue
 
 	mu   sync.Mutex
-	hook func(pgx.Tx) error
+	hook func(context.Context, pgx.Tx) error
 }
 
 func (a *attempt) key() string {
@@ -111,14 +112,14 @@ func (a *attempt) key() string {
 func (a *attempt) entered() bool { return a.kind.effect == EffectFromStart || a.effect.Load() }
 
 // guarded turns a panic of the application's hook into an error, so that the outcome is not lost with it.
-func guarded(hook func(pgx.Tx) error) func(pgx.Tx) error {
-	return func(tx pgx.Tx) (err error) {
+func guarded(hook func(context.Context, pgx.Tx) error) func(context.Context, pgx.Tx) error {
+	return func(ctx context.Context, tx pgx.Tx) (err error) {
 		defer func() {
 			if p := recover(); p != nil {
 				err = &panicError{value: p}
 			}
 		}()
-		return hook(tx)
+		return hook(ctx, tx)
 	}
 }
 

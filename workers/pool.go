@@ -56,6 +56,9 @@ func New(pool *pgxpool.Pool, amqpURL string, mux *Mux, cfg Config) (*Pool, error
 	if err := errors.Join(err, mux.check()); err != nil {
 		return nil, err
 	}
+	if err := store.CheckPool(pool); err != nil {
+		return nil, fmt.Errorf("workers: %w", err)
+	}
 	host, err := os.Hostname()
 	if err != nil {
 		host = "unknown"

@@ -25,9 +25,9 @@ func (c *claimer) recover(h hint) {
 		defer c.slots.returned(1)
 		ctx, cancel := context.WithTimeout(c.handlers, kind.Timeout)
 		defer cancel()
-		_, err := c.store.Recover(ctx, c.id, h.Hint, func(tx pgx.Tx, row store.Claimed, last string) error {
+		_, err := c.store.Recover(ctx, c.id, h.Hint, func(ctx context.Context, tx pgx.Tx, row store.Claimed, last string) error {
 			a := &attempt{Claimed: row, kind: kind, worker: c.id, started: time.Now(), log: c.cfg.Log.With("id", row.ID, "kind", row.Kind)}
-			return onErrorHook(ctx, a, errors.New(last))(tx)
+			return onErrorHook(a, errors.New(last))(ctx, tx)
 		})
 		if err != nil {
 			c.cfg.Log.Error("worker: the recovery function failed, it is run again later", "id", h.ID, "kind", h.Kind, "error", err)

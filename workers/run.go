@@ -45,8 +45,7 @@ func (p *Pool) execute(a *attempt) store.Outcome {
 
 	o := judge(ctx, a, err)
 	if o.Event == store.Failed {
-		// The recovery function gets a context of its own: the handler's may be over.
-		o.Hook = onErrorHook(context.WithoutCancel(ctx), a, err)
+		o.Hook = onErrorHook(a, err)
 	}
 	p.metrics.ran(a.Kind, o.Event, took)
 	if err != nil {

@@ -16,22 +16,25 @@ func TestControlBrokerWhenRunning(t *testing.T) {
 	ctx := testContext(t)
 	publish(t, k, "kept")
 
-	stops := map[string]func(context.Context) error{"StopBroker": k.StopBroker, "KillBroker": k.KillBroker}
-	for name, stop := range stops {
-		if err := stop(ctx); err != nil {
-			t.Fatalf("%s: %v", name, err)
+	// The graceful stop comes first: see KillBroker about queues that are new.
+	for _, c := range []struct {
+		name string
+		stop func(context.Context) error
+	}{{"StopBroker", k.StopBroker}, {"KillBroker", k.KillBroker}} {
+		if err := c.stop(ctx); err != nil {
+			t.Fatalf("%s: %v", c.name, err)
 		}
-		if err := stop(ctx); err != nil {
-			t.Errorf("%s on a stopped broker: %v", name, err)
+		if err := c.stop(ctx); err != nil {
+			t.Errorf("%s on a stopped broker: %v", c.name, err)
 		}
 		if err := pingBroker(ctx, k.AMQPURL); err == nil {
-			t.Fatalf("the broker answers after %s", name)
+			t.Fatalf("the broker answers after %s", c.name)
 		}
 		if err := k.StartBroker(ctx); err != nil {
-			t.Fatalf("StartBroker after %s: %v", name, err)
+			t.Fatalf("StartBroker after %s: %v", c.name, err)
 		}
 		if n := depth(t, k, "kept"); n != 1 {
-			t.Errorf("after %s the queue holds %d messages, want 1", name, n)
+			t.Errorf("after %s the queue holds %d messages, want 1", c.name, n)
 		}
 	}
 
@@ -69,6 +72,26 @@ func TestControlPostgresWhenRunning(t *testing.T) {
 		t.Error("StopPostgres took an unknown mode")
 	}
 
+	requireFreeze(t, k)
+
+	// A frozen stack can be taken down, and controls then say so.
+	if err := k.FreezePostgres(); err != nil {
+		t.Fatalf("FreezePostgres: %v", err)
+	}
+	st := recorded(t, o.Dir)
+	if err := k.Down(ctx); err != nil {
+		t.Fatalf("Down: %v", err)
+	}
+	requireGone(t, st)
+	if err := k.StartPostgres(ctx); !errors.Is(err, ErrNotRunning) {
+		t.Errorf("StartPostgres after Down: %v, want ErrNotRunning", err)
+	}
+}
+
+// requireFreeze checks what a freeze does to open and to new connections.
+func requireFreeze(t *testing.T, k *Stack) {
+	t.Helper()
+	ctx := testContext(t)
 	conn, err := pgx.Connect(ctx, k.DatabaseURL)
 	if err != nil {
 		t.Fatal(err)
@@ -94,19 +117,6 @@ func TestControlPostgresWhenRunning(t *testing.T) {
 	}
 	if err := <-answered; err != nil {
 		t.Errorf("the open connection did not survive the freeze: %v", err)
-	}
-
-	// A frozen stack can be taken down, and controls then say so.
-	if err := k.FreezePostgres(); err != nil {
-		t.Fatalf("FreezePostgres: %v", err)
-	}
-	st := recorded(t, o.Dir)
-	if err := k.Down(ctx); err != nil {
-		t.Fatalf("Down: %v", err)
-	}
-	requireGone(t, st)
-	if err := k.StartPostgres(ctx); !errors.Is(err, ErrNotRunning) {
-		t.Errorf("StartPostgres after Down: %v, want ErrNotRunning", err)
 	}
 }
 

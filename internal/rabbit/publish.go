@@ -130,9 +130,13 @@ var errLate = errors.New("rabbit: gave up waiting")
 // wait blocks until every message has its answer, or the channel is closed,
 // which answers all; or, with errLate, until the timeout or the end of ctx.
 func (p *Publisher) wait(ctx context.Context, confirms []*amqp.DeferredConfirmation) error {
-	late := time.NewTimer(p.cfg.ConfirmTimeout)
-	defer late.Stop()
 	changed, blocked := p.glance()
+	patience := p.cfg.ConfirmTimeout
+	if blocked { // by one of the messages just sent
+		patience = min(patience, blockedGrace)
+	}
+	late := time.NewTimer(patience)
+	defer late.Stop()
 	for i := 0; i < len(confirms); {
 		select {
 		case <-confirms[i].Done():
@@ -140,7 +144,7 @@ func (p *Publisher) wait(ctx context.Context, confirms []*amqp.DeferredConfirmat
 		case <-changed:
 			was := blocked
 			if changed, blocked = p.glance(); blocked && !was {
-				late.Reset(min(blockedGrace, p.cfg.ConfirmTimeout))
+				late.Reset(min(patience, blockedGrace))
 			}
 		case <-late.C:
 			return errLate

@@ -1,6 +1,7 @@
 package rabbit
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -139,8 +140,7 @@ func (p *Publisher) supervise(ctx context.Context) {
 		if err == nil {
 			log.Info("broker connected")
 			p.enter(s)
-			err = p.watch(ctx, s)
-			p.leave(s, err)
+			err = p.leave(s, p.watch(ctx, s))
 			s.link.close()
 			wait.settle(time.Since(began))
 			level = slog.LevelWarn
@@ -148,12 +148,12 @@ func (p *Publisher) supervise(ctx context.Context) {
 		if ctx.Err() != nil {
 			break
 		}
-		p.leave(nil, err)
+		_ = p.leave(nil, err)
 		log.Log(ctx, level, "broker not connected", slog.Any("error", err))
 		level = slog.LevelDebug // once is enough: State tells that it lasts
 		pause(ctx, wait.next())
 	}
-	p.leave(nil, ErrClosed)
+	_ = p.leave(nil, ErrClosed)
 }
 
 func newSession(ctx context.Context, cfg Config) (*session, error) {
@@ -197,16 +197,17 @@ func (p *Publisher) enter(s *session) {
 	p.wake()
 }
 
-// leave forgets the session. It does nothing if another one has taken its place,
-// or if Publish has already seen its end and said why.
-func (p *Publisher) leave(s *session, why error) {
+// leave forgets the session and says why it ended. If Publish has seen that
+// before, its reason counts. It does nothing if another session is in its place.
+func (p *Publisher) leave(s *session, why error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.session != s {
-		return
+		return cmp.Or(p.problem, why)
 	}
 	p.session, p.problem, p.blocked = nil, why, nil
 	p.wake()
+	return why
 }
 
 func (p *Publisher) block(s *session, b amqp.Blocking) {
@@ -233,7 +234,7 @@ func (p *Publisher) wake() {
 
 // drop gives up a session's connection at once; supervise makes a new one.
 func (p *Publisher) drop(s *session, why error) {
-	p.leave(s, why)
+	_ = p.leave(s, why)
 	s.link.sever()
 }
 

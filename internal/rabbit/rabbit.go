@@ -6,6 +6,9 @@
 // connection is dialled again, with jittered backoff from 100 ms to 5 s, until
 // they are closed.
 //
+// One bad queue or message does not stop the rest for long: a queue that cannot
+// be consumed is set aside and retried, at most a minute apart.
+//
 // Nothing here is lost or repeated by guess, because nothing here is the truth:
 // a message whose fate is Unknown stays in the outbox and is published again,
 // and a delivery that was not acked is delivered again. Both are harmless, as a

@@ -29,7 +29,7 @@ type Outcome struct {
 
 	// Hook is the application's share in the finishing transaction; nil for none. It runs after the guard, at most once
 	// in a transaction that commits.
-	Hook func(pgx.Tx) error
+	Hook func(context.Context, pgx.Tx) error
 }
 
 // The events of an outcome.
@@ -105,7 +105,7 @@ func (s *Store) FinishOne(ctx context.Context, worker uuid.UUID, o Outcome) (Fat
 			if o.Hook == nil {
 				return nil
 			}
-			if err := o.Hook(tx); err != nil && !tx.Conn().IsClosed() {
+			if err := o.Hook(ctx, tx); err != nil && !tx.Conn().IsClosed() {
 				return &HookError{err}
 			} else if err != nil {
 				return err // the database went away under it: not the hook's fault
@@ -147,7 +147,7 @@ func single(worker uuid.UUID, o Outcome) (string, []any) {
 
 // Recover runs the recovery function of an intent that a verdict ended in error, in one transaction with the note that it
 // was run. It reports false if nothing is owed any more, and then hook was not called.
-func (s *Store) Recover(ctx context.Context, worker uuid.UUID, h Hint, hook func(tx pgx.Tx, c Claimed, lastError string) error) (bool, error) {
+func (s *Store) Recover(ctx context.Context, worker uuid.UUID, h Hint, hook func(ctx context.Context, tx pgx.Tx, c Claimed, lastError string) error) (bool, error) {
 	owed := false
 	err := pgx.BeginTxFunc(ctx, s.pool, readCommitted, func(tx pgx.Tx) error {
 		var c Claimed
@@ -159,7 +159,7 @@ func (s *Store) Recover(ctx context.Context, worker uuid.UUID, h Hint, hook func
 			return err
 		}
 		owed = true
-		if err := hook(tx, c, lastError); err != nil {
+		if err := hook(ctx, tx, c, lastError); err != nil {
 			return &HookError{err}
 		}
 		_, err = tx.Exec(ctx, writsql.Statement("Recovered"), h.ID, worker)

@@ -23,6 +23,16 @@ import (
 // Store runs the engine's statements on a pool that the caller owns and closes.
 type Store struct{ pool *pgxpool.Pool }
 
+// CheckPool reports a pool that the engine's statements cannot run on: pgx must learn their parameter types from the
+// server. Behind a pgbouncer in transaction mode that cannot keep prepared statements, cache_describe is the mode to use.
+func CheckPool(pool *pgxpool.Pool) error {
+	switch mode := pool.Config().ConnConfig.DefaultQueryExecMode; mode {
+	case pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol:
+		return fmt.Errorf("the pool's default_query_exec_mode is %v, which does not know parameter types; use cache_statement (the default), or cache_describe behind a pgbouncer in transaction mode", mode)
+	}
+	return nil
+}
+
 // New returns a store on pool.
 func New(pool *pgxpool.Pool) *Store { return &Store{pool: pool} }
 

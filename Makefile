@@ -1,0 +1,42 @@
+# Two commands do all the set-up on a fresh machine: make demo and make test. Both bring up a private Postgres and
+# RabbitMQ (installing the Debian packages if they are missing and this is root), and take down what they brought up.
+.DEFAULT_GOAL := help
+BIN := .writ/bin
+TOOL := go tool -modfile=internal/tools/go.mod
+
+.PHONY: help build demo test lint check drills fmt clean
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## the writ command, in .writ/bin
+	@mkdir -p $(BIN)
+	go build -o $(BIN)/writ ./cmd/writ
+
+demo: build ## the story: comments become mails while things break; ends with a check
+	go build -o $(BIN)/comments ./examples/comments
+	$(BIN)/writ dev exec -- $(BIN)/comments demo
+
+test: build ## all tests under the race detector, on real servers
+	$(BIN)/writ dev exec -- go test -race -timeout 8m ./...
+
+lint: ## go vet, staticcheck, formatting
+	go vet ./... && go vet -tags drill ./internal/drills
+	$(TOOL) staticcheck ./...
+	$(TOOL) staticcheck -tags drill ./internal/drills
+	@out=$$($(TOOL) gofumpt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "not formatted (make fmt):"; echo "$$out"; exit 1; }
+
+fmt: ## format all Go files
+	$(TOOL) gofumpt -w $$(git ls-files '*.go')
+
+check: ## the whole gate: tests, linters, demo
+	$(MAKE) test
+	$(MAKE) lint
+	$(MAKE) demo
+
+drills: build ## faults on private servers of their own: outages, kills, zombies, purges, a million waiting (about 10 minutes)
+	go test -tags drill -count=1 -v -timeout 30m ./internal/drills
+
+clean: ## take down what make left running, and remove .writ
+	-$(BIN)/writ dev down
+	rm -rf .writ
