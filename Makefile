@@ -4,7 +4,7 @@
 BIN := .writ/bin
 TOOL := go tool -modfile=internal/tools/go.mod
 
-.PHONY: help build demo test lint check drills fmt clean
+.PHONY: help build compiler demo test lint check drills fmt clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,7 +17,17 @@ demo: build ## the story: comments become mails while things break; ends with a 
 	go build -o $(BIN)/comments ./examples/comments
 	$(BIN)/writ dev exec -- $(BIN)/comments demo
 
-test: build ## all tests under the race detector, on real servers
+# The race detector needs a C compiler.
+compiler:
+	@command -v cc >/dev/null || command -v gcc >/dev/null || { \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			echo "installing gcc and libc6-dev for the race detector"; \
+			apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends gcc libc6-dev >/dev/null; \
+		else \
+			echo "the race detector needs a C compiler; run: sudo apt-get install gcc libc6-dev" >&2; exit 1; \
+		fi; }
+
+test: build compiler ## all tests under the race detector, on real servers
 	$(BIN)/writ dev exec -- go test -race -timeout 8m ./...
 
 lint: ## go vet, staticcheck, formatting

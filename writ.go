@@ -26,12 +26,25 @@ type Config struct {
 	Relay      dispatch.Config
 	Reconciler reconciler.Config
 
+	// Roles are the parts to run. Default: relay, reconciler and, if there is a mux, workers.
+	Roles []Role
+
 	// Listen is the address of /livez, /readyz and /metrics, like "127.0.0.1:9464". Default: none are served.
 	Listen string
 
 	// Log for all parts. Default: slog.Default().
 	Log *slog.Logger
 }
+
+// Role is a part of Writ that [Run] runs.
+type Role string
+
+// The roles.
+const (
+	RoleRelay      Role = "relay"
+	RoleReconciler Role = "reconciler"
+	RoleWorkers    Role = "workers"
+)
 
 // Run works until ctx is cancelled, drains, and returns nil; see the Run methods of workers, dispatch and reconciler. A
 // nil mux runs relay and reconciler only. pool stays the caller's. Faults of the config are returned at once, all of them.
@@ -56,28 +69,22 @@ func Run(ctx context.Context, pool *pgxpool.Pool, amqpURL string, mux *workers.M
 		}
 	}
 
+	if len(cfg.Roles) == 0 {
+		cfg.Roles = []Role{RoleRelay, RoleReconciler}
+		if mux != nil {
+			cfg.Roles = append(cfg.Roles, RoleWorkers)
+		}
+	}
 	var runs []func(context.Context) error
 	var checks []ops.Check
 	var faults []error
-	relay, err := dispatch.New(pool, amqpURL, cfg.Relay)
-	if err != nil {
-		faults = append(faults, err)
-	} else {
-		runs, checks = append(runs, relay.Run), append(checks, relay.Ready)
-	}
-	reconcile, err := reconciler.New(pool, cfg.Reconciler)
-	if err != nil {
-		faults = append(faults, err)
-	} else {
-		runs, checks = append(runs, reconcile.Run), append(checks, reconcile.Ready)
-	}
-	if mux != nil {
-		work, err := workers.New(pool, amqpURL, mux, cfg.Workers)
+	for _, role := range cfg.Roles {
+		part, err := newPart(role, pool, amqpURL, mux, cfg)
 		if err != nil {
 			faults = append(faults, err)
-		} else {
-			runs, checks = append(runs, work.Run), append(checks, work.Ready)
+			continue
 		}
+		runs, checks = append(runs, part.Run), append(checks, part.Ready)
 	}
 	if len(faults) > 0 {
 		return fmt.Errorf("writ: %w", errors.Join(faults...))
@@ -89,6 +96,26 @@ func Run(ctx context.Context, pool *pgxpool.Pool, amqpURL string, mux *workers.M
 		})
 	}
 	return together(ctx, runs)
+}
+
+// part is what all roles have in common.
+type part interface {
+	Run(ctx context.Context) error
+	Ready() error
+}
+
+func newPart(role Role, pool *pgxpool.Pool, amqpURL string, mux *workers.Mux, cfg Config) (part, error) {
+	switch {
+	case role == RoleRelay:
+		return dispatch.New(pool, amqpURL, cfg.Relay)
+	case role == RoleReconciler:
+		return reconciler.New(pool, cfg.Reconciler)
+	case role == RoleWorkers && mux != nil:
+		return workers.New(pool, amqpURL, mux, cfg.Workers)
+	case role == RoleWorkers:
+		return nil, errors.New("role workers needs a mux with handlers")
+	}
+	return nil, fmt.Errorf("there is no role %q; the roles are %s, %s and %s", role, RoleRelay, RoleReconciler, RoleWorkers)
 }
 
 // together runs all parts; the first that fails stops the others.

@@ -67,6 +67,8 @@ const (
 	stragglers = 500 * time.Millisecond
 	// restless is the longest pause between two looks while a creation is in flight that will not ring.
 	restless = 16 * time.Millisecond
+	// patience bounds each statement: after it the connection is given up, as one whose other end is gone.
+	patience = 10 * time.Second
 	// refresh is how often the declared kinds are read again, depths how often the queues are asked for theirs.
 	refresh = 5 * time.Second
 	depths  = 15 * time.Second

@@ -50,7 +50,9 @@ func (s *session) publish(ctx context.Context, taken *store.Taken) (int, error) 
 		taken.Release(ctx)
 		return 0, nil
 	}
-	return settled, taken.Finish(context.WithoutCancel(ctx), published, refused)
+	finishing, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+	defer cancel()
+	return settled, taken.Finish(finishing, published, refused)
 }
 
 // send publishes parcels and reports each one's fate. A reason beside an unknown fate means that this very parcel was

@@ -98,13 +98,6 @@ func (r *Relay) setProblem(err error) {
 
 // session relays over one database connection until ctx ends or the connection is lost.
 func (r *Relay) session(ctx context.Context, publisher *rabbit.Publisher) error {
-	settings, err := store.New(r.pool).Settings(ctx)
-	if err != nil {
-		return err
-	}
-	if why := settings.Reason(); why != "" {
-		r.cfg.Log.Warn("relay: publishing nothing", "why", why)
-	}
 	conn, err := pgx.ConnectConfig(ctx, r.pool.Config().ConnConfig.Copy())
 	if err != nil {
 		return fmt.Errorf("connect: %w", err)
@@ -114,6 +107,16 @@ func (r *Relay) session(ctx context.Context, publisher *rabbit.Publisher) error 
 		defer cancel()
 		conn.Close(closing) // gives back the locks; an error leaves that to the server
 	}()
+	settings, err := store.ReadSettings(ctx, conn)
+	if err != nil {
+		return err
+	}
+	if why := settings.Reason(); why != "" {
+		r.cfg.Log.Warn("relay: publishing nothing", "why", why)
+	}
+	if !settings.Adopted {
+		return errors.New(settings.Reason()) // looked at again with the next session
+	}
 	s := &session{
 		Relay: r, outbox: store.NewOutbox(conn), publisher: publisher, installation: settings.Installation,
 		measured: make(chan map[string]int, 1),
@@ -195,7 +198,9 @@ func (s *session) pump(ctx context.Context) (int, error) {
 }
 
 func (s *session) take(ctx context.Context, from, until time.Time) (int, error) {
-	taken, err := s.outbox.Take(ctx, from, until, s.cfg.Batch)
+	taking, cancel := context.WithTimeout(ctx, patience)
+	taken, err := s.outbox.Take(taking, from, until, s.cfg.Batch)
+	cancel()
 	if err != nil || len(taken.Rows) == 0 {
 		return 0, err
 	}
@@ -215,14 +220,10 @@ func (s *session) take(ctx context.Context, from, until time.Time) (int, error) 
 func (s *session) doze(ctx context.Context) error {
 	s.low = distantPast // everything is looked at when nothing hurries
 	if !s.seat {
-		var err error
-		if s.seat, err = s.outbox.Seat(ctx); err != nil {
+		if _, err := s.rung(ctx, s.cfg.Poll); err != nil {
 			return err
 		}
-		if !s.seat {
-			_, err = s.rung(ctx, s.cfg.Poll)
-			return err
-		}
+		return s.sit(ctx)
 	}
 	for nap := time.Millisecond; ; nap = min(2*nap, restless) {
 		asleep, err := s.outbox.Sleep(ctx)
@@ -241,10 +242,20 @@ func (s *session) doze(ctx context.Context) error {
 	}
 }
 
+// sit takes the seat at the door if it is free. Whoever has it also measures the queues, so it is taken under load too.
+func (s *session) sit(ctx context.Context) (err error) {
+	if !s.seat {
+		s.seat, err = s.outbox.Seat(ctx)
+	}
+	return err
+}
+
 // sleep holds the sleeping lock until the bell rings or something is due.
 func (s *session) sleep(ctx context.Context) error {
 	for {
-		due, err := s.outbox.Peek(ctx)
+		peeking, cancel := context.WithTimeout(ctx, patience)
+		due, err := s.outbox.Peek(peeking)
+		cancel()
 		if err != nil {
 			return err
 		}
@@ -277,6 +288,9 @@ func (s *session) rung(ctx context.Context, most time.Duration) (bool, error) {
 func (s *session) housekeep(ctx context.Context) error {
 	if time.Since(s.routesAt) > refresh {
 		if err := s.refresh(ctx); err != nil {
+			return err
+		}
+		if err := s.sit(ctx); err != nil {
 			return err
 		}
 	}

@@ -3,6 +3,7 @@ package intent
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"github.com/writhq/writ/fsm"
@@ -56,9 +57,17 @@ func Cancel(ctx context.Context, db DB, v Verdict) (Position, error) {
 	return decide(ctx, db, fsm.Cancel, v)
 }
 
+// maxReason bounds what a person writes, in bytes.
+const maxReason = 8 << 10
+
 func decide(ctx context.Context, db DB, verb fsm.Event, v Verdict) (Position, error) {
-	if v.Evidence != nil && !json.Valid(v.Evidence) {
-		return Position{}, &InvalidError{Field: "evidence", Problem: "is not valid JSON"}
+	if err := errors.Join(checkText("actor", v.Actor, 255), checkText("why", v.Why, maxReason), checkText("override", v.Override, maxReason)); err != nil {
+		return Position{}, err
+	}
+	if v.Evidence != nil {
+		if _, err := encode("evidence", v.Evidence, 1<<20); err != nil {
+			return Position{}, err
+		}
 	}
 	d := store.Decision{
 		ID: v.ID, State: v.Seen.State, Epoch: v.Seen.Epoch, Actor: v.Actor, Why: v.Why, Evidence: v.Evidence,

@@ -38,8 +38,9 @@ CREATE TABLE writ.intents (
     CONSTRAINT intents_flagged CHECK (flagged_at IS NULL OR state = 'sending'),
     CONSTRAINT intents_failed CHECK ((failed_at IS NOT NULL) = (state = 'error'))
 ) WITH (
-    -- Room for the claim's new version on the same page, so that pending → sending is a HOT update.
-    fillfactor = 50,
+    -- Room for the claim's new version on the same page, so that pending → sending is a HOT update. A claimed row is wider
+    -- than a created one: at 50 a page that is claimed at once runs over (84 to 90 % HOT), at 45 it does not.
+    fillfactor = 45,
     autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_insert_scale_factor = 0.1, autovacuum_analyze_scale_factor = 0.05
 );
 

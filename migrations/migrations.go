@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -40,6 +41,7 @@ const lockTimeout = "5s"
 type Report struct {
 	Applied    []string `json:"applied"`    // migrations, in order
 	Repeatable []string `json:"repeatable"` // repeatable files that were applied again
+	Notices    []string `json:"notices"`    // what the server had to say, such as missing rights to make roles
 }
 
 // Status says where a database stands.
@@ -60,6 +62,12 @@ var ErrNewer = errors.New("the database has a newer schema than this binary know
 // processes and goroutines at once.
 func Up(ctx context.Context, config *pgx.ConnConfig) (Report, error) {
 	var report Report
+	config = config.Copy()
+	config.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) {
+		if strings.HasPrefix(n.Message, "writ: ") {
+			report.Notices = append(report.Notices, n.Message)
+		}
+	}
 	err := locked(ctx, config, func(db *sql.DB, conn *pgx.Conn) error {
 		if _, err := conn.Exec(ctx, "CREATE SCHEMA IF NOT EXISTS writ"); err != nil {
 			return fmt.Errorf("create schema writ: %w", err)
@@ -93,6 +101,10 @@ func Up(ctx context.Context, config *pgx.ConnConfig) (Report, error) {
 func Down(ctx context.Context, config *pgx.ConnConfig) ([]string, error) {
 	var rolled []string
 	err := locked(ctx, config, func(db *sql.DB, conn *pgx.Conn) error {
+		var there bool
+		if err := conn.QueryRow(ctx, "SELECT to_regnamespace('writ') IS NOT NULL").Scan(&there); err != nil || !there {
+			return err // nothing to take down
+		}
 		provider, err := provider(db)
 		if err != nil {
 			return err
@@ -236,9 +248,16 @@ func stale(ctx context.Context, conn *pgx.Conn) ([]string, error) {
 			return nil, err
 		}
 	}
+	// The roles were left alone for want of rights, and the user has been made a member of the owner since.
+	const granted = `SELECT EXISTS (SELECT FROM pg_namespace n JOIN pg_roles r ON r.rolname = 'writ_owner' AND r.oid <> n.nspowner
+		JOIN pg_auth_members m ON m.roleid = r.oid AND m.member = current_user::regrole WHERE n.nspname = 'writ')`
+	var rolesDue bool
+	if err := conn.QueryRow(ctx, granted).Scan(&rolesDue); err != nil {
+		return nil, err
+	}
 	changed := []string{}
 	for _, f := range writsql.Repeatable() {
-		if applied[f.Name] != f.Hash {
+		if applied[f.Name] != f.Hash || rolesDue && f.Name == "roles" {
 			changed = append(changed, f.Name)
 		}
 	}

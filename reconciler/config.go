@@ -31,6 +31,10 @@ type Config struct {
 	// every heartbeat looks old. Default 10 s; at least 100 ms.
 	WorkerTTL time.Duration
 
+	// Lease is how long a leader that is silent keeps the others waiting. Default 15 s; shorter than the schedule's
+	// interval it elects nobody for long, which is harmless.
+	Lease time.Duration
+
 	// Sweep is how often all that is being sent is looked at, not only what recently died workers held. Default 1 min.
 	Sweep time.Duration
 
@@ -49,6 +53,7 @@ func (c Config) withDefaults() (Config, cron.Schedule, error) {
 	c.RequeueAfter = cmp.Or(c.RequeueAfter, time.Minute)
 	c.RequeueMost = cmp.Or(c.RequeueMost, 5000)
 	c.WorkerTTL = cmp.Or(c.WorkerTTL, 10*time.Second)
+	c.Lease = cmp.Or(c.Lease, 15*time.Second)
 	c.Sweep = cmp.Or(c.Sweep, time.Minute)
 	c.Prune = cmp.Or(c.Prune, time.Minute)
 	c.Log = cmp.Or(c.Log, slog.Default())
@@ -60,8 +65,8 @@ func (c Config) withDefaults() (Config, cron.Schedule, error) {
 	if c.RequeueAfter < time.Second {
 		errs = append(errs, fmt.Errorf("reconciler: Config.RequeueAfter is %v; it must be at least 1s", c.RequeueAfter))
 	}
-	if c.RequeueMost < 1 || c.WorkerTTL < 100*time.Millisecond || c.Sweep < 0 {
-		errs = append(errs, errors.New("reconciler: Config.RequeueMost and Sweep must be positive, WorkerTTL at least 100ms"))
+	if c.RequeueMost < 1 || c.Lease < 0 || c.WorkerTTL < 100*time.Millisecond || c.Sweep < 0 {
+		errs = append(errs, errors.New("reconciler: Config.RequeueMost, Lease and Sweep must be positive, WorkerTTL at least 100ms"))
 	}
 	return c, schedule, errors.Join(errs...)
 }
@@ -94,7 +99,7 @@ const (
 	// pause. A shorter pause cannot make a heartbeat look old.
 	observations = 10
 	gaps         = 4
-	// lease is how long a leader that is silent keeps the others waiting.
-	lease     = 15 * time.Second
-	leaseName = "reconciler"
+	leaseName    = "reconciler"
+	// patience bounds one look.
+	patience = time.Minute
 )

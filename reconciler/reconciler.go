@@ -84,7 +84,9 @@ func (r *Reconciler) Run(ctx context.Context) error {
 
 // tick is one scheduled look, if this reconciler leads.
 func (r *Reconciler) tick(ctx context.Context) {
-	leading, err := r.store.Lead(ctx, leaseName, r.id, lease)
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	leading, err := r.store.Lead(ctx, leaseName, r.id, r.cfg.Lease)
 	r.leading.Store(leading && err == nil)
 	r.metrics.lead(leading && err == nil)
 	if err == nil && leading {
@@ -105,20 +107,16 @@ func (r *Reconciler) tick(ctx context.Context) {
 // Once makes one complete look: all stale rows, all orphans, all that is past its retention, whoever leads. Where it
 // finds workers that seem dead it first observes the database for as long as Config.WorkerTTL, and blocks so long.
 func (r *Reconciler) Once(ctx context.Context) (Report, error) {
-	if err := r.watchNow(ctx); err != nil {
-		return Report{}, err
-	}
 	suspects, err := r.store.Orphans(ctx, nil, 1)
 	if err != nil {
 		return Report{}, err
 	}
-	for len(suspects) > 0 && !r.watch.steady() {
-		select {
-		case <-ctx.Done():
-			return Report{}, ctx.Err()
-		case <-time.After(r.cfg.WorkerTTL / observations):
-		}
-		if err := r.watchNow(ctx); err != nil {
+	if len(suspects) > 0 {
+		watching, stop := context.WithCancel(ctx)
+		observing := make(chan struct{})
+		go func() { defer close(observing); r.observe(watching) }()
+		defer func() { stop(); <-observing }()
+		if err := r.awaitSteady(ctx); err != nil {
 			return Report{}, err
 		}
 	}
@@ -131,6 +129,20 @@ func (r *Reconciler) Once(ctx context.Context) (Report, error) {
 			return total, err
 		}
 	}
+}
+
+// awaitSteady blocks until the database was seen to run without a pause for long enough.
+func (r *Reconciler) awaitSteady(ctx context.Context) error {
+	tick := time.NewTicker(r.cfg.WorkerTTL / observations)
+	defer tick.Stop()
+	for !r.watch.steady() {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+	return nil
 }
 
 // look does what is to be done now.
@@ -190,27 +202,22 @@ func (r *Reconciler) settleDead(ctx context.Context, report *Report) error {
 		scope = nil
 	}
 	for {
+		if err := r.watchNow(ctx); err != nil { // acting needs a fresh observation
+			return err
+		}
 		found, err := r.store.Orphans(ctx, scope, orphans)
 		if err != nil {
 			return err
 		}
-		settled := 0
-		for _, h := range found {
-			class, err := r.store.SettleOrphan(ctx, h, r.watch.observed(), r.watch.gap(), r.cfg.WorkerTTL)
-			switch {
-			case err != nil:
-				return err
-			case class == "":
-				continue
-			case class == "idempotent":
-				report.Retried++
-			default:
-				report.Flagged++
-			}
-			settled++
-		}
-		if len(found) < orphans || settled == 0 {
+		if len(found) == 0 {
 			break
+		}
+		settled, err := r.settle(ctx, found, report)
+		if err != nil {
+			return err
+		}
+		if settled == 0 {
+			return nil // not silent for long enough, or the database paused: the next look comes back to them
 		}
 	}
 	if full {
@@ -224,6 +231,25 @@ func (r *Reconciler) settleDead(ctx context.Context, report *Report) error {
 	}
 	r.cfg.Log.Warn("reconciler: workers died", "workers", dead, "flagged", report.Flagged, "retried", report.Retried)
 	return r.store.Swept(ctx, dead)
+}
+
+// settle settles orphaned attempts one by one and returns how many were as read.
+func (r *Reconciler) settle(ctx context.Context, found []store.Hint, report *Report) (settled int, err error) {
+	for _, h := range found {
+		class, err := r.store.SettleOrphan(ctx, h, r.watch.observed(), r.watch.gap(), r.cfg.WorkerTTL)
+		switch {
+		case err != nil:
+			return settled, err
+		case class == "":
+			continue
+		case class == "idempotent":
+			report.Retried++
+		default:
+			report.Flagged++
+		}
+		settled++
+	}
+	return settled, nil
 }
 
 // pruneOld deletes finished rows past their retention, in small transactions, for a bounded time.

@@ -10,10 +10,15 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 -- True when work may be done here: the database is the adopted one and nobody paused the installation. Called once a
--- statement by claims and by the relay, so a failover to a copy stops them at the very next statement.
+-- statement by claims and by the relay, so a failover to a copy, which has another timeline, stops them at the very next
+-- statement. The system identifier is left to those who connect (writ.fingerprint): a session cannot change its cluster,
+-- and reading it takes a lock that the server holds while it makes a new WAL file, for a tenth of a second at times.
 CREATE OR REPLACE FUNCTION writ.is_open() RETURNS boolean
 LANGUAGE sql STABLE AS $$
-    SELECT paused_at IS NULL AND fingerprint = writ.fingerprint() FROM writ.settings
+    SELECT paused_at IS NULL
+        AND split_part(fingerprint, '/', 2) = left(pg_walfile_name(pg_current_wal_lsn()), 8)
+        AND split_part(fingerprint, '/', 3) = (SELECT oid::text FROM pg_database WHERE datname = current_database())
+    FROM writ.settings
 $$;
 
 -- Declares this database to be the real one, and resumes it.

@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"go.uber.org/goleak"
 
 	"github.com/writhq/writ/internal/store"
@@ -226,3 +227,13 @@ func (b *bench) rollback(t *testing.T, do func(pgx.Tx)) {
 }
 
 func ptr[T any](v T) *T { return &v }
+
+// reopen is the bench on a new pool.
+func reopen(t *testing.T, b *bench, url string) *bench {
+	t.Helper()
+	pool, err := pgxpool.New(ctx, url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &bench{DB: &testkit.DB{Pool: pool, URL: url, Name: b.Name}, store: store.New(pool), worker: b.worker}
+}

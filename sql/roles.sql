@@ -18,7 +18,7 @@ BEGIN
             EXCEPTION
                 WHEN duplicate_object OR unique_violation THEN NULL; -- another database's migration was faster
                 WHEN insufficient_privilege THEN
-                    RAISE NOTICE 'writ: % may not create roles; create % and run writ migrate up again', current_user, r;
+                    RAISE NOTICE 'writ: % may not create roles; create %, grant it writ_owner, and run writ migrate up again', current_user, r;
                     RETURN;
             END;
         END IF;
@@ -26,7 +26,12 @@ BEGIN
 
     -- USAGE, not MEMBER: since Postgres 16 who creates a role is a member without its rights until he grants them to himself.
     IF NOT pg_has_role(current_user, 'writ_owner', 'USAGE') THEN
-        EXECUTE format('GRANT writ_owner TO %I', current_user);
+        BEGIN
+            EXECUTE format('GRANT writ_owner TO %I', current_user);
+        EXCEPTION WHEN insufficient_privilege THEN
+            RAISE NOTICE 'writ: % is no member of writ_owner; grant it and run writ migrate up again', current_user;
+            RETURN;
+        END;
     END IF;
     ALTER SCHEMA writ OWNER TO writ_owner;
     FOR o IN SELECT format('%s writ.%I', CASE relkind WHEN 'v' THEN 'VIEW' WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, relname) AS what

@@ -79,9 +79,8 @@ BEGIN
             CASE WHEN s.flag_reason = 'hook-failed'
                 THEN 'its handler says that it was done, but could not save the result: ' || coalesce(s.error, 'no error text')
                 ELSE 'nobody knows whether it happened: ' || CASE s.flag_reason
-                    WHEN 'worker-died' THEN 'that worker died'
-                        || coalesce(', last heard of ' || writ.span(now() - s.heartbeat_at) || ' ago', '')
-                        || CASE WHEN s.worker_alive THEN ', but it is back' ELSE '' END
+                    WHEN 'worker-died' THEN CASE WHEN s.worker_alive THEN 'its worker was taken for dead, but is back'
+                        ELSE 'its worker died' || coalesce(', last heard of ' || writ.span(now() - s.heartbeat_at) || ' ago', '') END
                     WHEN 'overdue' THEN 'its handler is past the deadline and has not returned'
                     WHEN 'timeout' THEN 'its handler was cut off by its timeout' || coalesce(': ' || s.error, '')
                     WHEN 'cancelled' THEN 'its worker was stopped before it ended' || coalesce(': ' || s.error, '')
@@ -93,7 +92,7 @@ BEGIN
     ELSIF s.status = 'running' THEN
         RETURN format('running: attempt %s, begun %s ago by %s%s, %s', s.attempt, writ.span(now() - s.started_at), holder,
             CASE WHEN s.worker_alive THEN '' ELSE format(' (%s; the reconciler will settle it)',
-                coalesce('not heard of for ' || writ.span(now() - s.heartbeat_at), 'a worker that nobody knows any more')) END,
+                coalesce('not heard of for ' || writ.span(now() - s.heartbeat_at), 'it is not on record any more')) END,
             CASE WHEN s.deadline_at > now() THEN 'its deadline is in ' || writ.span(s.deadline_at - now())
                  ELSE 'its deadline passed ' || writ.span(now() - s.deadline_at) || ' ago' END);
     END IF;

@@ -11,6 +11,8 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     i writ.intents;
     most int;
+    before text[] := ARRAY[coalesce(current_setting('writ.actor', true), ''), coalesce(current_setting('writ.why', true), ''),
+        coalesce(current_setting('writ.evidence', true), ''), coalesce(current_setting('writ.override', true), '')];
 BEGIN
     PERFORM writ.check_reason(actor, why);
     IF new_args IS NOT NULL THEN
@@ -40,8 +42,9 @@ BEGIN
             set_config('writ.evidence', coalesce(evidence::text, ''), true), set_config('writ.override', coalesce(override, ''), true);
     UPDATE writ.intents t SET state = target, args = coalesce(new_args, t.args), generation = t.generation + new_key::int
     WHERE t.id = decide.id RETURNING t.* INTO i;
-    PERFORM set_config('writ.actor', '', true), set_config('writ.why', '', true),
-            set_config('writ.evidence', '', true), set_config('writ.override', '', true);
+    -- What the caller had set for hand-written statements of his transaction holds on.
+    PERFORM set_config('writ.actor', before[1], true), set_config('writ.why', before[2], true),
+            set_config('writ.evidence', before[3], true), set_config('writ.override', before[4], true);
     RETURN i;
 END $$;
 

@@ -252,7 +252,9 @@ func (c *claimer) weigh(ctx context.Context, hints []hint) {
 	for i, h := range hints {
 		ids[i] = h.ID
 	}
-	standings, err := c.store.Standings(ctx, ids)
+	reading, cancel := context.WithTimeout(ctx, c.cfg.TTL)
+	standings, err := c.store.Standings(reading, ids)
+	cancel()
 	if err != nil {
 		// Not acked, so that they come again; nothing is known of them.
 		c.cfg.Log.Warn("worker: cannot look after hints, leaving them to the broker", "hints", len(hints), "error", err)
@@ -296,7 +298,9 @@ func (c *claimer) putBack(ctx context.Context, hints []hint, result string, when
 	}
 	pause := newPause(50*time.Millisecond, 2*time.Second)
 	for {
-		err := c.store.PutBack(context.WithoutCancel(ctx), backs)
+		writing, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.cfg.TTL)
+		err := c.store.PutBack(writing, backs)
+		cancel()
 		if err == nil {
 			break
 		}

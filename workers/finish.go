@@ -107,7 +107,7 @@ func (f *finisher) writeBatch(ctx context.Context, batch []finished) {
 		delete(byClaim, c)
 	}
 	for _, d := range byClaim {
-		f.release(d)
+		f.release(d, d.o.Event)
 	}
 }
 
@@ -131,21 +131,22 @@ func (f *finisher) tryTogether(ctx context.Context, outcomes []store.Outcome) ([
 
 func (f *finisher) single(ctx context.Context, d finished) {
 	f.singles.Go(func() {
-		if f.write(ctx, d.a, d.o) {
-			f.release(d)
+		if event, ok := f.write(ctx, d.a, d.o); ok {
+			f.release(d, event)
 		}
 	})
 }
 
-// release forgets an attempt whose outcome is written.
-func (f *finisher) release(d finished) {
+// release forgets an attempt whose outcome is resolved; event is what was written, or nothing if a verdict came first.
+func (f *finisher) release(d finished, event string) {
 	f.p.registry.leave(claim{d.o.ID, d.o.Epoch - 1})
 	f.p.slots.said(1)
-	f.p.metrics.finished(d.a.Kind, d.o.Event)
+	f.p.metrics.finished(d.a.Kind, event)
 }
 
-// write writes one outcome singly and repeats that until it is resolved; false: ctx ended first.
-func (f *finisher) write(ctx context.Context, a *attempt, o store.Outcome) bool {
+// write writes one outcome singly and repeats that until it is resolved. It returns the event that was written, which is
+// another one where the application's part failed, and none where a verdict came first; false: ctx ended before.
+func (f *finisher) write(ctx context.Context, a *attempt, o store.Outcome) (event string, ok bool) {
 	pause := newPause(50*time.Millisecond, 5*time.Second)
 	hooked, failures := 0, 0
 	for {
@@ -157,26 +158,27 @@ func (f *finisher) write(ctx context.Context, a *attempt, o store.Outcome) bool 
 		case err == nil:
 			if fate.Late {
 				f.late(a, o, fate)
+				return "", true
 			}
-			return true
+			return o.Event, true
 		case ctx.Err() != nil:
-			return false
+			return "", false
 		case errors.As(err, &hook):
 			if hooked++; hooked == hookTries {
 				o = hookFailed(a, o, hook.Err)
 			}
-			a.log.Error("worker: the application's part of the finishing transaction failed", "try", hooked, "error", hook.Err)
+			a.log().Error("worker: the application's part of the finishing transaction failed", "try", hooked, "error", hook.Err)
 		case !store.Down(err):
 			// The database refuses the statement itself. What it is most likely to refuse is the outside's text.
 			if failures++; failures == 2 {
 				o.Error = "(the error text could not be stored)"
 			}
-			a.log.Error("worker: the outcome is refused by the database, trying again", "outcome", o.Event, "error", err)
+			a.log().Error("worker: the outcome is refused by the database, trying again", "outcome", o.Event, "error", err)
 		default:
-			a.log.Warn("worker: cannot write the outcome yet, trying again", "outcome", o.Event, "error", err)
+			a.log().Warn("worker: cannot write the outcome yet, trying again", "outcome", o.Event, "error", err)
 		}
 		if !pause.wait(ctx) {
-			return false
+			return "", false
 		}
 	}
 }
@@ -201,7 +203,7 @@ func (f *finisher) late(a *attempt, o store.Outcome, fate store.Fate) {
 	if (o.Event == store.Succeeded) != (fate.State == "sent") {
 		level = slog.LevelError
 	}
-	a.log.Log(context.Background(), level, "worker: late report: a verdict came before the outcome",
+	a.log().Log(context.Background(), level, "worker: late report: a verdict came before the outcome",
 		"outcome", o.Event, "error", o.Error, "state", fate.State)
 }
 

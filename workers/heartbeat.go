@@ -2,6 +2,7 @@ package workers
 
 import (
 	"context"
+	"errors"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -60,6 +61,14 @@ func (p *Pool) sendBeat(ctx context.Context, conn *pgx.Conn) (*pgx.Conn, error) 
 		if conn, err = pgx.ConnectConfig(ctx, p.pool.Config().ConnConfig.Copy()); err != nil {
 			return nil, err
 		}
+		// Where has it come to? In a copy that nobody adopted it does not live, and so starts nothing.
+		settings, err := store.ReadSettings(ctx, conn)
+		if err != nil {
+			return conn, err
+		}
+		if !settings.Adopted {
+			return conn, errors.New(settings.Reason())
+		}
 	}
 	stuck := 0
 	for _, a := range p.registry.started() {
@@ -103,14 +112,14 @@ func (p *Pool) flagOverdue(flags *sync.WaitGroup) {
 		if time.Since(a.deadline) < overdue || !a.flagged.CompareAndSwap(false, true) {
 			continue
 		}
-		a.log.Warn("worker: the handler is past its deadline and has not returned", "deadline", a.deadline)
+		a.log().Warn("worker: the handler is past its deadline and has not returned", "deadline", a.deadline)
 		if a.kind.class == Idempotent {
 			continue
 		}
 		flags.Go(func() {
-			p.finisher.write(p.settling, a, store.Outcome{
-				ID: a.ID, Epoch: a.Epoch, Event: store.Flagged, Why: "overdue", Probe: a.kind.class == Probed,
-			})
+			o := store.Outcome{ID: a.ID, Epoch: a.Epoch, Event: store.Flagged, Why: "overdue", Probe: a.kind.class == Probed}
+			event, _ := p.finisher.write(p.settling, a, o)
+			p.metrics.finished(a.Kind, event)
 		})
 	}
 }

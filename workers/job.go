@@ -57,7 +57,7 @@ func (j *Job[T]) Meta() json.RawMessage { return j.attempt.Meta }
 func (j *Job[T]) Key() string { return j.attempt.key() }
 
 // Log is a logger that names the job on every line.
-func (j *Job[T]) Log() *slog.Logger { return j.attempt.log }
+func (j *Job[T]) Log() *slog.Logger { return j.attempt.log() }
 
 // Effect marks that the outside world is touched from here on, and returns ctx, so that it reads as part of the call:
 // send(job.Effect(ctx), …). In memory only. It has a meaning only for handlers registered with EffectMarked; all others
@@ -90,7 +90,7 @@ type attempt struct {
 	store.Claimed
 	kind     *registration
 	worker   uuid.UUID
-	log      *slog.Logger
+	logger   *slog.Logger
 	deadline time.Time // local and monotonic, from before the claim was sent
 	started  time.Time
 
@@ -99,6 +99,11 @@ type attempt struct {
 
 	mu   sync.Mutex
 	hook func(context.Context, pgx.Tx) error
+}
+
+// log names the job on every line; made when it is needed, for most attempts say nothing.
+func (a *attempt) log() *slog.Logger {
+	return a.logger.With("id", a.ID, "tid", a.TID, "kind", a.Kind, "attempt", a.Attempt)
 }
 
 func (a *attempt) key() string {

@@ -50,6 +50,9 @@ func (m *metrics) ran(kind, outcome string, took time.Duration) {
 }
 
 func (m *metrics) finished(kind, event string) {
-	to := map[string]string{store.Succeeded: "sent", store.Retried: "pending", store.Failed: "error", store.Flagged: store.Ambiguous}[event]
+	to, ok := map[string]string{store.Succeeded: "sent", store.Retried: "pending", store.Failed: "error", store.Flagged: store.Ambiguous}[event]
+	if !ok {
+		return
+	}
 	m.transitions.WithLabelValues(kind, "sending", to).Inc()
 }

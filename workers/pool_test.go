@@ -488,6 +488,28 @@ func TestVerdictFirst(t *testing.T) {
 	b.await(id, "error")
 }
 
+// TestCopy: on a database whose cluster is another one, all else being equal, a worker does not live and starts nothing.
+func TestCopy(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.db.Run(t, "UPDATE writ.settings SET fingerprint = regexp_replace(fingerprint, '^[0-9]+', '42')")
+	var calls tally
+	w, _ := b.work(b.db.URL, workers.Handler[args]{Do: func(_ context.Context, j *workers.Job[args]) error {
+		calls.add(j.Args.N)
+		return nil
+	}})
+	id := b.create(job, 1)
+	testkit.Until(t, 10*time.Second, "it says why", func() (bool, string) {
+		err := w.Ready()
+		return err != nil, fmt.Sprint(err)
+	})
+	if n := testkit.Value[int](t, b.db, "SELECT count(*) FROM writ.workers") + calls.of(1); n != 0 {
+		t.Errorf("a worker lives, or has worked, on a copy that nobody adopted")
+	}
+	b.db.Run(t, "SELECT writ.adopt('ann', 'this is the real one now')")
+	b.await(id, "sent")
+}
+
 func TestNew_reportsAllFaults(t *testing.T) {
 	t.Parallel()
 	mux := workers.NewMux()

@@ -26,7 +26,7 @@ func (c *claimer) recover(h hint) {
 		ctx, cancel := context.WithTimeout(c.handlers, kind.Timeout)
 		defer cancel()
 		_, err := c.store.Recover(ctx, c.id, h.Hint, func(ctx context.Context, tx pgx.Tx, row store.Claimed, last string) error {
-			a := &attempt{Claimed: row, kind: kind, worker: c.id, started: time.Now(), log: c.cfg.Log.With("id", row.ID, "kind", row.Kind)}
+			a := &attempt{Claimed: row, kind: kind, worker: c.id, started: time.Now(), logger: c.cfg.Log}
 			return onErrorHook(a, errors.New(last))(ctx, tx)
 		})
 		if err != nil {

@@ -16,7 +16,7 @@ func (p *Pool) start(c store.Claimed, sent time.Time) {
 	kind := p.mux.kinds[c.Kind]
 	a := &attempt{
 		Claimed: c, kind: kind, worker: p.id, deadline: sent.Add(kind.Timeout), started: time.Now(),
-		log: p.cfg.Log.With("id", c.ID, "tid", c.TID, "kind", c.Kind, "attempt", c.Attempt),
+		logger: p.cfg.Log,
 	}
 	p.registry.start(claim{c.ID, c.Epoch - 1}, a)
 	p.metrics.claimed(c.Kind)
@@ -49,10 +49,10 @@ func (p *Pool) execute(a *attempt) store.Outcome {
 	}
 	p.metrics.ran(a.Kind, o.Event, took)
 	if err != nil {
-		a.log.Info("worker: attempt ended", "outcome", o.Event, "why", o.Why, "error", err, "took", took)
+		a.log().Info("worker: attempt ended", "outcome", o.Event, "why", o.Why, "error", err, "took", took)
 		var panicked *panicError
 		if errors.As(err, &panicked) {
-			a.log.Error("worker: the handler panicked", "panic", panicked.value, "stack", string(panicked.stack))
+			a.log().Error("worker: the handler panicked", "panic", panicked.value, "stack", string(panicked.stack))
 		}
 	}
 	return o

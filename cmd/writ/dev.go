@@ -18,29 +18,6 @@ import (
 	"github.com/writhq/writ/internal/devstack"
 )
 
-// devExit is an error that carries the process's exit code. Err is nil if there
-// is nothing to print, as when a command run by `writ dev exec` failed and has
-// said so itself.
-type devExit struct {
-	Code int
-	Err  error
-}
-
-func (e *devExit) Error() string {
-	if e.Err == nil {
-		return "exit code " + strconv.Itoa(e.Code)
-	}
-	return e.Err.Error()
-}
-
-func (e *devExit) Unwrap() error { return e.Err }
-
-// ExitCode is what the process should exit with.
-func (e *devExit) ExitCode() int { return e.Code }
-
-// Silent reports whether nothing should be printed about it.
-func (e *devExit) Silent() bool { return e.Err == nil }
-
 // devFlags are shared by the verbs of `writ dev`.
 type devFlags struct {
 	dir     string
@@ -67,8 +44,8 @@ The first of these that applies is used:
   1. DATABASE_URL and AMQP_URL, if both are set: nothing is started
   2. Docker, if an engine answers: the containers of docker-compose.yml
   3. private server processes on loopback, in .writ/dev`,
-		Args: cobra.NoArgs,
 	}
+	group(cmd)
 	cmd.PersistentFlags().StringVar(&f.dir, "dir", "", "directory of the stack (default: .writ/dev under the project root)")
 	cmd.PersistentFlags().BoolVar(&f.private, "private", false, "run private processes, whatever the environment or Docker offer")
 	cmd.AddCommand(devUp(f), devDown(f), devStatus(f), devExec(f))
@@ -167,7 +144,7 @@ func devStatus(f *devFlags) *cobra.Command {
 				err = writeReport(cmd.OutOrStdout(), r)
 			}
 			if err == nil && !r.Running {
-				return &devExit{Code: 1}
+				return &exitError{Code: exitFailure}
 			}
 			return err
 		},
@@ -208,7 +185,7 @@ func devExec(f *devFlags) *cobra.Command {
   writ dev exec -- sh -c 'psql "$DATABASE_URL"'`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return &devExit{Code: 2, Err: errors.New("writ dev exec: no command given; usage: writ dev exec -- COMMAND [ARGUMENTS]")}
+				return &exitError{Code: exitUsage, Err: errors.New("writ dev exec: no command given; usage: writ dev exec -- COMMAND [ARGUMENTS]")}
 			}
 			return nil
 		},
@@ -222,7 +199,7 @@ func devExec(f *devFlags) *cobra.Command {
 				Args: args, Stdin: cmd.InOrStdin(), Stdout: cmd.OutOrStdout(), Stderr: cmd.ErrOrStderr(), Signals: signals,
 			})
 			if err != nil || code != 0 {
-				return &devExit{Code: code, Err: err}
+				return &exitError{Code: code, Err: err}
 			}
 			return nil
 		},
@@ -239,15 +216,15 @@ func devContext(cmd *cobra.Command) (context.Context, context.CancelFunc) {
 // devFailure gives an interrupted verb the exit code a shell expects.
 func devFailure(err error) error {
 	if errors.Is(err, context.Canceled) {
-		return &devExit{Code: 130, Err: err}
+		return &exitError{Code: exitInterrupted, Err: err}
 	}
 	return err
 }
 
 // devOutput is the value of the root command's -o flag.
 func devOutput(cmd *cobra.Command) string {
-	if f := cmd.Flags().Lookup("output"); f != nil {
-		return f.Value.String()
+	if f := cmd.Flags().Lookup("output"); f != nil && strings.HasPrefix(f.Value.String(), "json") {
+		return "json"
 	}
 	return "table"
 }

@@ -106,17 +106,18 @@ type Standing struct {
 
 // Standings reads rows that a claim left out; missing ones are missing from the answer.
 func (s *Store) Standings(ctx context.Context, ids []uuid.UUID) (map[uuid.UUID]Standing, error) {
-	rows, err := s.pool.Query(ctx, writsql.Statement("ReadHinted"), ids)
-	if err != nil {
-		return nil, fmt.Errorf("read hinted rows: %w", err)
-	}
 	out := make(map[uuid.UUID]Standing, len(ids))
-	var st Standing
-	_, err = pgx.ForEachRow(rows, []any{&st.ID, &st.State, &st.Epoch, &st.RunAt, &st.Due, &st.WaitingOn}, func() error {
-		out[st.ID] = st
-		return nil
+	b := begin()
+	b.Queue(writsql.Statement("ReadHinted"), ids).Query(func(rows pgx.Rows) error {
+		var st Standing
+		_, err := pgx.ForEachRow(rows, []any{&st.ID, &st.State, &st.Epoch, &st.RunAt, &st.Due, &st.WaitingOn}, func() error {
+			out[st.ID] = st
+			return nil
+		})
+		return err
 	})
-	if err != nil {
+	b.Queue("COMMIT")
+	if err := s.send(ctx, b); err != nil {
 		return nil, fmt.Errorf("read hinted rows: %w", err)
 	}
 	return out, nil
@@ -151,9 +152,7 @@ func (s *Store) PutBack(ctx context.Context, backs []Back) error {
 func begin() *pgx.Batch {
 	b := &pgx.Batch{}
 	b.BeginTx(readCommitted)
-	// The lock timeout keeps somebody's open transaction on one row from holding up the batch: it fails, and is then
-	// written row by row.
-	b.Queue("SELECT set_config('synchronous_commit', 'on', true), set_config('lock_timeout', '1s', true)")
+	b.Queue(writsql.Statement("EngineTransaction"))
 	return b
 }
 

@@ -92,10 +92,7 @@ func (e *HookError) Unwrap() error { return e.Err }
 // late report in this same transaction. It may be called again with the same outcome after any error.
 func (s *Store) FinishOne(ctx context.Context, worker uuid.UUID, o Outcome) (Fate, error) {
 	var fate Fate
-	err := pgx.BeginTxFunc(ctx, s.pool, readCommitted, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "SET LOCAL synchronous_commit = on"); err != nil {
-			return err
-		}
+	err := s.shared(ctx, func(tx pgx.Tx, application share) error {
 		sql, args := single(worker, o)
 		tag, err := tx.Exec(ctx, sql, args...)
 		if err != nil {
@@ -105,12 +102,7 @@ func (s *Store) FinishOne(ctx context.Context, worker uuid.UUID, o Outcome) (Fat
 			if o.Hook == nil {
 				return nil
 			}
-			if err := o.Hook(ctx, tx); err != nil && !tx.Conn().IsClosed() {
-				return &HookError{err}
-			} else if err != nil {
-				return err // the database went away under it: not the hook's fault
-			}
-			return nil
+			return application(o.Hook)
 		}
 		var applied bool
 		if err := tx.QueryRow(ctx, writsql.Statement("LateReport"), o.ID, o.Epoch, worker, o.Event, clean(o.Error)).
@@ -149,7 +141,7 @@ func single(worker uuid.UUID, o Outcome) (string, []any) {
 // was run. It reports false if nothing is owed any more, and then hook was not called.
 func (s *Store) Recover(ctx context.Context, worker uuid.UUID, h Hint, hook func(ctx context.Context, tx pgx.Tx, c Claimed, lastError string) error) (bool, error) {
 	owed := false
-	err := pgx.BeginTxFunc(ctx, s.pool, readCommitted, func(tx pgx.Tx) error {
+	err := s.shared(ctx, func(tx pgx.Tx, application share) error {
 		var c Claimed
 		var lastError string
 		err := tx.QueryRow(ctx, writsql.Statement("ReadRecovery"), h.ID, h.Epoch).Scan(append(c.targets(), &lastError)...)
@@ -159,8 +151,8 @@ func (s *Store) Recover(ctx context.Context, worker uuid.UUID, h Hint, hook func
 			return err
 		}
 		owed = true
-		if err := hook(ctx, tx, c, lastError); err != nil {
-			return &HookError{err}
+		if err := application(func(ctx context.Context, tx pgx.Tx) error { return hook(ctx, tx, c, lastError) }); err != nil {
+			return err
 		}
 		_, err = tx.Exec(ctx, writsql.Statement("Recovered"), h.ID, worker)
 		return err

@@ -68,19 +68,22 @@ type Stale struct {
 // StalePending looks at up to limit open rows after a place that have been due for longer than threshold.
 func (s *Store) StalePending(ctx context.Context, after Place, threshold time.Duration, limit int) (Window, error) {
 	var w Window
-	rows, err := s.pool.Query(ctx, writsql.Statement("StalePending"), after.RunAt, after.ID, threshold, limit)
-	if err != nil {
-		return w, fmt.Errorf("look for stale pending: %w", err)
-	}
-	var h Hint
-	var stale bool
-	_, err = pgx.ForEachRow(rows, []any{&w.Last.RunAt, &h.ID, &h.Kind, &h.Epoch, &stale}, func() error {
-		w.Read++
-		w.Last.ID = h.ID
-		if stale {
-			w.Stale = append(w.Stale, Stale{h, w.Last})
+	err := s.transaction(ctx, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, writsql.Statement("StalePending"), after.RunAt, after.ID, threshold, limit)
+		if err != nil {
+			return err
 		}
-		return nil
+		var h Hint
+		var stale bool
+		_, err = pgx.ForEachRow(rows, []any{&w.Last.RunAt, &h.ID, &h.Kind, &h.Epoch, &stale}, func() error {
+			w.Read++
+			w.Last.ID = h.ID
+			if stale {
+				w.Stale = append(w.Stale, Stale{h, w.Last})
+			}
+			return nil
+		})
+		return err
 	})
 	if err != nil {
 		return w, fmt.Errorf("look for stale pending: %w", err)
@@ -94,11 +97,16 @@ func (s *Store) Requeue(ctx context.Context, hints []Stale) (int64, error) {
 	for i, h := range hints {
 		ids[i], epochs[i] = h.ID, h.Epoch
 	}
-	tag, err := s.pool.Exec(ctx, writsql.Statement("Requeue"), ids, epochs)
+	var n int64
+	err := s.transaction(ctx, func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, writsql.Statement("Requeue"), ids, epochs)
+		n = tag.RowsAffected()
+		return err
+	})
 	if err != nil {
 		return 0, fmt.Errorf("requeue: %w", err)
 	}
-	return tag.RowsAffected(), nil
+	return n, nil
 }
 
 // DeadWorkers lists workers whose heartbeat is too old and that were not looked at since.
@@ -108,15 +116,22 @@ func (s *Store) DeadWorkers(ctx context.Context) ([]uuid.UUID, error) {
 
 // Orphans lists sending rows of the given workers that have no living worker; nil: of any worker.
 func (s *Store) Orphans(ctx context.Context, workers []uuid.UUID, limit int) ([]Hint, error) {
-	rows, err := s.pool.Query(ctx, writsql.Statement("Orphans"), workers, limit)
+	var found []Hint
+	err := s.transaction(ctx, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, writsql.Statement("Orphans"), workers, limit)
+		if err != nil {
+			return err
+		}
+		found, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (h Hint, err error) {
+			err = row.Scan(&h.ID, &h.Epoch)
+			return h, err
+		})
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("look for orphans: %w", err)
 	}
-	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (Hint, error) {
-		var h Hint
-		err := row.Scan(&h.ID, &h.Epoch)
-		return h, err
-	})
+	return found, nil
 }
 
 // SettleOrphan flags an attempt whose worker died, or retries it if its kind is idempotent. observed is when the
@@ -124,7 +139,7 @@ func (s *Store) Orphans(ctx context.Context, workers []uuid.UUID, limit int) ([]
 // any worker is taken for dead after. It returns the kind's class, or
 // nothing if the row had moved or its worker is back.
 func (s *Store) SettleOrphan(ctx context.Context, h Hint, observed time.Time, fresh, silence time.Duration) (class string, err error) {
-	err = pgx.BeginTxFunc(ctx, s.pool, readCommitted, func(tx pgx.Tx) error {
+	err = s.transaction(ctx, func(tx pgx.Tx) error {
 		err := tx.QueryRow(ctx, writsql.Statement("SettleOrphan"), h.ID, h.Epoch, observed, fresh, silence).Scan(&class)
 		if err == pgx.ErrNoRows {
 			return nil
@@ -151,8 +166,16 @@ func (s *Store) ForgetWorkers(ctx context.Context) error {
 
 // RequeueOwed writes new hints for recoveries whose hint was lost, and returns how many.
 func (s *Store) RequeueOwed(ctx context.Context) (int64, error) {
-	tag, err := s.pool.Exec(ctx, writsql.Statement("Owed"))
-	return tag.RowsAffected(), err
+	var n int64
+	err := s.transaction(ctx, func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, writsql.Statement("Owed"))
+		n = tag.RowsAffected()
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("look for recoveries: %w", err)
+	}
+	return n, nil
 }
 
 // Expiry is a kind and final state with the moment from which its rows are kept.
@@ -173,7 +196,7 @@ func (s *Store) Expiries(ctx context.Context) ([]Expiry, error) {
 // Prune deletes up to limit rows, their keys and their log, in one transaction, and returns how many.
 func (s *Store) Prune(ctx context.Context, e Expiry, limit int) (int, error) {
 	var ids []uuid.UUID
-	err := pgx.BeginTxFunc(ctx, s.pool, readCommitted, func(tx pgx.Tx) error {
+	err := s.transaction(ctx, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, writsql.Statement("Prune"), e.Kind, e.State, e.Before, limit)
 		if err != nil {
 			return err

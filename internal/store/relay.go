@@ -36,24 +36,21 @@ const Bell = "writ_outbox"
 // [Taken.Finish] or [Taken.Release]. Rows that another relay has are skipped. No transaction is left open when it
 // returns no rows or an error.
 func (o *Outbox) Take(ctx context.Context, from, until time.Time, limit int) (*Taken, error) {
-	tx, err := o.conn.BeginTx(ctx, readCommitted)
-	if err != nil {
-		return nil, fmt.Errorf("take from the outbox: %w", err)
+	var taken []Row
+	b := &pgx.Batch{}
+	b.BeginTx(readCommitted)
+	b.Queue(writsql.Statement("EngineTransaction"))
+	b.Queue(writsql.Statement("RelayTake"), from, until, limit).Query(func(rows pgx.Rows) (err error) {
+		taken, err = pgx.CollectRows(rows, scanRow)
+		return err
+	})
+	results := o.conn.SendBatch(ctx, b)
+	tx := results.Tx()
+	err := results.Close()
+	if err == nil && len(taken) > 0 {
+		return &Taken{Rows: taken, tx: tx}, nil
 	}
-	rows, err := tx.Query(ctx, writsql.Statement("RelayTake"), from, until, limit)
-	if err == nil {
-		var taken []Row
-		var now time.Time
-		taken, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (r Row, err error) {
-			err = row.Scan(&r.Ref, &r.DueAt, &r.ID, &r.Epoch, &r.Kind, &r.Op, &r.Exchange, &r.RoutingKey, &r.Headers, &r.Payload, &now)
-			return r, err
-		})
-		if err == nil && len(taken) > 0 {
-			return &Taken{Rows: taken, Now: now, tx: tx}, nil
-		}
-	}
-	rollbackErr := tx.Rollback(context.WithoutCancel(ctx))
-	if err == nil {
+	if rollbackErr := tx.Rollback(context.WithoutCancel(ctx)); err == nil {
 		err = rollbackErr
 	}
 	if err != nil {
@@ -62,10 +59,15 @@ func (o *Outbox) Take(ctx context.Context, from, until time.Time, limit int) (*T
 	return &Taken{}, nil
 }
 
+func scanRow(row pgx.CollectableRow) (Row, error) {
+	var r Row
+	err := row.Scan(&r.Ref, &r.DueAt, &r.ID, &r.Epoch, &r.Kind, &r.Op, &r.Exchange, &r.RoutingKey, &r.Headers, &r.Payload)
+	return r, err
+}
+
 // Taken is a set of outbox rows that are locked until it is finished or released.
 type Taken struct {
 	Rows []Row
-	Now  time.Time // the database's clock when they were taken
 	tx   pgx.Tx
 }
 

@@ -40,6 +40,36 @@ func New(pool *pgxpool.Pool) *Store { return &Store{pool: pool} }
 // statements rely on seeing rows as they are after a lock was waited for.
 var readCommitted = pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: pgx.ReadWrite}
 
+// transaction runs do in an engine transaction.
+func (s *Store) transaction(ctx context.Context, do func(pgx.Tx) error) error {
+	return s.shared(ctx, func(tx pgx.Tx, _ share) error { return do(tx) })
+}
+
+// share runs an application's part of an engine transaction, under the settings that the session had before.
+type share func(part func(context.Context, pgx.Tx) error) error
+
+// shared is transaction for a unit that an application has a part in.
+func (s *Store) shared(ctx context.Context, do func(pgx.Tx, share) error) error {
+	return pgx.BeginTxFunc(ctx, s.pool, readCommitted, func(tx pgx.Tx) error {
+		var before [5]string
+		err := tx.QueryRow(ctx, writsql.Statement("EngineTransaction")).
+			Scan(&before[0], &before[1], &before[2], &before[3], &before[4], nil, nil, nil, nil, nil, nil)
+		if err != nil {
+			return err
+		}
+		return do(tx, func(part func(context.Context, pgx.Tx) error) error {
+			if _, err := tx.Exec(ctx, writsql.Statement("ApplicationShare"), before[0], before[1], before[2], before[3], before[4]); err != nil {
+				return err
+			}
+			err := part(ctx, tx)
+			if err != nil && !tx.Conn().IsClosed() {
+				return &HookError{err}
+			}
+			return err // with the connection gone it is not the application's fault
+		})
+	})
+}
+
 // Hint is what a message says: look at this intent, if it is still at this epoch.
 type Hint struct {
 	ID    uuid.UUID
@@ -70,9 +100,17 @@ func (s Settings) Reason() string {
 }
 
 // Settings reads them.
-func (s *Store) Settings(ctx context.Context) (Settings, error) {
+func (s *Store) Settings(ctx context.Context) (Settings, error) { return ReadSettings(ctx, s.pool) }
+
+// rower reads one row: a pool, a connection or a transaction.
+type rower interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
+// ReadSettings reads them on the caller's connection: whoever connects asks where it has come to.
+func ReadSettings(ctx context.Context, q rower) (Settings, error) {
 	var out Settings
-	err := s.pool.QueryRow(ctx, writsql.Statement("Settings")).
+	err := q.QueryRow(ctx, writsql.Statement("Settings")).
 		Scan(&out.Installation, &out.Open, &out.Paused, &out.PausedWhy, &out.Adopted)
 	if err != nil {
 		return out, fmt.Errorf("read settings: %w", Explain(err))
@@ -98,12 +136,15 @@ func Unknown(err error) bool {
 	if err == nil || pgconn.SafeToRetry(err) {
 		return false
 	}
+	var connectErr *pgconn.ConnectError
+	if errors.As(err, &connectErr) {
+		return false // a refused login is a server's FATAL too
+	}
 	var pgErr *pgconn.PgError
 	if errors.As(err, &pgErr) {
 		return pgErr.SeverityUnlocalized == "FATAL" || pgErr.SeverityUnlocalized == "PANIC"
 	}
-	var connectErr *pgconn.ConnectError
-	return !errors.As(err, &connectErr)
+	return true
 }
 
 // Down reports whether err says that the database cannot be reached or is starting, stopping or overloaded, so that the

@@ -21,9 +21,10 @@ FROM i;
 -- transaction is inserting right now is waited for.
 WITH new AS MATERIALIZED (
     SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::int[], $7::text[], $8::timestamptz[], $9::text[], $10::text[], $11::text[])
-        AS t (id, tid, parent_id, kind, args, args_version, subjects, run_at, trace, meta, key)
+        WITH ORDINALITY AS t (id, tid, parent_id, kind, args, args_version, subjects, run_at, trace, meta, key, n)
 ), k AS (
     INSERT INTO writ.keys (kind, key, intent_id) SELECT kind, key, id FROM new WHERE key IS NOT NULL
+    ORDER BY kind, key, n -- creators with the same keys wait for each other in one order
     ON CONFLICT (kind, key) DO NOTHING
     RETURNING intent_id
 ), i AS (

@@ -12,8 +12,10 @@ SELECT at, event, actor, coalesce(epoch, 0), coalesce(why, ''), coalesce(evidenc
     SELECT requested_at AS at, 0 AS n, 'requested' AS event, 'application' AS actor, 0 AS epoch, NULL AS why, NULL::jsonb AS evidence
     FROM writ.intents WHERE id = $1
     UNION ALL
-    SELECT started_at, 1, 'attempted', coalesce('worker ' || worker_id, 'worker'), epoch, 'attempt ' || attempt, NULL
-    FROM writ.intents WHERE id = $1 AND started_at IS NOT NULL
+    SELECT started_at, 1, 'attempted', coalesce('worker ' || worker_id, 'worker'),
+        CASE WHEN state = 'sending' OR event = 'succeeded' THEN epoch ELSE 0 END,
+        CASE WHEN state = 'sending' OR event = 'succeeded' THEN 'attempt ' || attempt ELSE 'the last attempt' END, NULL
+    FROM writ.intents WHERE id = $1 AND started_at IS NOT NULL -- earlier attempts are in the log, by their outcomes
     UNION ALL
     SELECT finished_at, 3, event, coalesce('worker ' || worker_id, 'worker'), epoch, NULL, NULL
     FROM writ.intents WHERE id = $1 AND state = 'sent' AND event = 'succeeded'
@@ -24,7 +26,7 @@ ORDER BY at, n;
 -- name: Counts
 -- Open rows and errors by kind and state, with the age of the oldest in seconds. Finished rows are not counted: they
 -- grow for ever.
-SELECT kind, state, count(*), coalesce(extract(epoch FROM now() - min(since)), 0)::float8 FROM (
+SELECT kind, state, count(*), greatest(0, coalesce(extract(epoch FROM now() - min(since)), 0))::float8 FROM (
     SELECT kind, CASE WHEN flagged_at IS NULL THEN state ELSE 'ambiguous' END AS state, coalesce(flagged_at, run_at) AS since
     FROM writ.intents WHERE finished_at IS NULL
     UNION ALL SELECT kind, 'error', failed_at FROM writ.intents WHERE failed_at IS NOT NULL) t

@@ -37,7 +37,10 @@ WITH stale AS MATERIALIZED (
     WHERE i.ctid = ANY (ARRAY(
         SELECT c.ctid FROM writ.intents c WHERE c.id = ANY ($1::uuid[]) AND c.state = 'pending' FOR NO KEY UPDATE SKIP LOCKED))
       AND EXISTS (SELECT FROM stale s WHERE s.id = i.id AND s.epoch = i.epoch)
-    RETURNING i.id, i.kind, i.epoch
+    RETURNING i.id, i.kind, i.epoch, i.requeues
+), l AS (
+    INSERT INTO writ.log (intent_id, epoch, event, actor, why, evidence)
+    SELECT id, epoch, 'requeued', 'reconciler', 'its hint seems lost', jsonb_build_object('requeues', requeues) FROM u
 )
 INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op) SELECT clock_timestamp(), kind, id, epoch, 'run' FROM u;
 
@@ -112,7 +115,8 @@ WITH u AS (
 INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op) SELECT clock_timestamp(), kind, id, epoch, 'recover' FROM u;
 
 -- name: PruneKinds
--- Kinds with the oldest moment that each final state is kept from; null: for ever. Kinds nobody declared keep the defaults.
+-- Kinds with the oldest moment that each final state is kept from; null: for ever. Rows of kinds that
+-- nobody ever declared are kept.
 SELECT k.kind, state, now() - keep
 FROM (SELECT DISTINCT name AS kind FROM writ.kinds) k
 CROSS JOIN LATERAL (

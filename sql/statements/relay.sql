@@ -4,7 +4,7 @@
 -- Due rows from the low-water mark $1 up to $2. SKIP LOCKED: any number of relays share the outbox. Never «after the last
 -- id seen»: rows commit out of order.
 SELECT ctid, due_at, coalesce(intent_id, '00000000-0000-0000-0000-000000000000'), coalesce(epoch, 0), coalesce(kind, ''), coalesce(op, ''),
-    coalesce(exchange, ''), coalesce(routing_key, ''), headers, payload, now()
+    coalesce(exchange, ''), coalesce(routing_key, ''), headers, payload
 FROM writ.outbox
 WHERE due_at >= $1::timestamptz AND due_at <= least(now(), $2::timestamptz) AND (SELECT writ.is_open())
 ORDER BY due_at, oid

@@ -1,7 +1,7 @@
 -- The worker: its own row, claims, and what to do with a hint that cannot be claimed.
 
 -- name: Settings
-SELECT installation, writ.is_open(), paused_at IS NOT NULL, coalesce(paused_why, ''), fingerprint = writ.fingerprint() FROM writ.settings;
+SELECT installation, paused_at IS NULL AND fingerprint = writ.fingerprint(), paused_at IS NOT NULL, coalesce(paused_why, ''), fingerprint = writ.fingerprint() FROM writ.settings;
 
 -- name: Beat
 INSERT INTO writ.workers AS w (id, host, pid, version, kinds, slots, running, stuck, ttl, draining)

@@ -1,0 +1,108 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/writhq/writ/intent"
+)
+
+func (a *app) getCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "get ID",
+		Short: "Show one intent: where it stands, why, and its arguments",
+		Args:  words("ID"),
+		RunE:  func(cmd *cobra.Command, args []string) error { return a.get(cmd.Context(), args[0]) },
+	}
+}
+
+func (a *app) get(ctx context.Context, word string) error {
+	id, err := parseID(word)
+	if err != nil {
+		return err
+	}
+	pool, err := a.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	i, err := intent.Get(ctx, pool, id)
+	if err != nil {
+		return err
+	}
+	why, err := intent.Why(ctx, pool, id)
+	if err != nil {
+		return err
+	}
+	if a.isJSON() {
+		return a.emit(struct {
+			intent.Intent
+			Why string `json:"why"`
+		}{i, why})
+	}
+	return a.columns(a.card(i, why, now(ctx, pool)))
+}
+
+// card is an intent as a list of labels and values, the most telling first.
+func (a *app) card(i intent.Intent, why string, at time.Time) [][2]string {
+	moment := func(t *time.Time) string {
+		if t == nil {
+			return ""
+		}
+		return when(*t, at)
+	}
+	flagged, parent, worker := "", "", workerOf(i)
+	if i.FlaggedAt != nil {
+		flagged = joined(when(*i.FlaggedAt, at), said(i.FlagReason))
+	}
+	if i.ParentID != nil {
+		parent = i.ParentID.String()
+	}
+	if i.HeartbeatAt != nil {
+		alive := "dead"
+		if i.WorkerAlive {
+			alive = "alive"
+		}
+		worker += fmt.Sprintf(" (%s, last heartbeat %s ago)", alive, span(at.Sub(*i.HeartbeatAt)))
+	}
+	return [][2]string{
+		{"id", i.ID.String()},
+		{"kind", clean(i.Kind) + " (" + i.Class + ")"},
+		{"status", a.paint(i.Status)},
+		{"why", clean(why)},
+		{"state", fmt.Sprintf("%s, epoch %d", i.State, i.Epoch)},
+		{"attempt", fmt.Sprintf("%d of %d", i.Attempt, i.MaxAttempts)},
+		{"key", i.IdempotencyKey},
+		{"requested", when(i.RequestedAt, at)},
+		{"run at", when(i.RunAt, at)},
+		{"started", moment(i.StartedAt)},
+		{"deadline", moment(i.DeadlineAt)},
+		{"flagged", flagged},
+		{"finished", moment(i.FinishedAt)},
+		{"worker", worker},
+		{"subjects", subjectsOf(i)},
+		{"tid", i.TID.String()},
+		{"parent", parent},
+		{"error", said(i.Error)},
+		{"args", indented(i.Args)},
+		{"meta", indented(i.Meta)},
+	}
+}
+
+// indented is JSON from outside as a person reads it.
+func indented(raw json.RawMessage) string {
+	if len(raw) == 0 || string(raw) == "null" {
+		return ""
+	}
+	var b bytes.Buffer
+	if json.Indent(&b, raw, "", "  ") != nil {
+		return clean(string(raw))
+	}
+	return strings.ReplaceAll(string(escapeControls(b.Bytes())), "\t", " ")
+}

@@ -1,0 +1,401 @@
+package sql_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/writhq/writ/intent"
+	"github.com/writhq/writ/internal/store"
+	"github.com/writhq/writ/internal/testkit"
+	writsql "github.com/writhq/writ/sql"
+)
+
+const denied = "42501"
+
+// login makes a login role with one of Writ's roles, and returns a pool of its sessions. The role is gone with the test.
+func login(t *testing.T, db *testkit.DB, role string) *pgxpool.Pool {
+	t.Helper()
+	name := "writ_test_" + strings.ReplaceAll(uuid.NewString(), "-", "")
+	db.Run(t, fmt.Sprintf("CREATE ROLE %s LOGIN PASSWORD 'secret' IN ROLE %s", name, role))
+	config := db.Config().Copy()
+	config.ConnConfig.User, config.ConnConfig.Password = name, "secret"
+	pool, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		pool.Close()
+		db.Run(t, "DROP ROLE "+name)
+	})
+	return pool
+}
+
+// must fails the test at the first error of a role's own work.
+func must(t *testing.T, what string, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatalf("%s: %v", what, err)
+	}
+}
+
+// inConn runs do on one connection of the pool.
+func inConn(t *testing.T, pool *pgxpool.Pool, do func(*pgx.Conn)) {
+	t.Helper()
+	conn, err := pool.Acquire(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Release()
+	do(conn.Conn())
+}
+
+func TestRole_creator(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	pool := login(t, b.DB, "writ_creator")
+	k := intent.Kind[map[string]int]{Name: kind}
+	var ids []intent.Created
+	err := pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
+		one, err := k.Create(ctx, tx, map[string]int{"n": 1}, intent.Opts{Subjects: []string{"comment:1"}, Meta: map[string]any{"a": 1}})
+		if err != nil {
+			return fmt.Errorf("Create: %w", err)
+		}
+		keyed, err := k.Create(ctx, tx, map[string]int{"n": 2}, intent.Opts{Key: "n2"})
+		if err != nil {
+			return fmt.Errorf("Create with a key: %w", err)
+		}
+		again, err := k.Create(ctx, tx, map[string]int{"n": 2}, intent.Opts{Key: "n2"})
+		if err != nil || again.ID != keyed.ID {
+			return fmt.Errorf("Create again: %v, %w", again, err)
+		}
+		_, err = k.CreateMany(ctx, tx, []intent.One[map[string]int]{{Opts: intent.Opts{Key: "m"}}, {}, {Opts: intent.Opts{ID: one.ID}, Args: map[string]int{"n": 1}}})
+		if err != nil {
+			return fmt.Errorf("CreateMany: %w", err)
+		}
+		ids = []intent.Created{one, keyed}
+		return nil
+	})
+	must(t, "create", err)
+	_, err = pool.Exec(ctx, `INSERT INTO writ.intents (kind, args, run_at) VALUES ($1, '{}', now())`, kind)
+	must(t, "insert by hand", err)
+	_, err = intent.Cancel(ctx, pool, intent.Verdict{
+		ID: ids[0].ID, Seen: intent.Position{State: "pending"}, Actor: "blog", Why: "the comment was deleted",
+	})
+	must(t, "cancel", err)
+	var state string
+	must(t, "read", pool.QueryRow(ctx, "SELECT state FROM writ.intents WHERE id = $1", ids[0].ID).Scan(&state))
+	checkDenied(t, pool, b.at(t, kind, "error"),
+		"UPDATE writ.intents SET state = 'cancelled'", "DELETE FROM writ.intents", "TRUNCATE writ.intents", "UPDATE writ.keys SET key = 'x'",
+		"INSERT INTO writ.intents (kind, waiting_on) VALUES ('a.b.c', 1)", "INSERT INTO writ.intents (kind, generation) VALUES ('a.b.c', 1)",
+		"SELECT * FROM writ.outbox", "DELETE FROM writ.outbox", "SELECT * FROM writ.workers", "SELECT * FROM writ.log", "INSERT INTO writ.log (intent_id, epoch, event, actor) VALUES (writ.uuid_v7(), 0, 'x', 'x')",
+		"UPDATE writ.kinds SET max_args = 1", "UPDATE writ.settings SET paused_at = NULL", "CREATE TABLE writ.mine ()",
+		"SELECT writ.retry($1, 'error', 1, 'blog', 'it would like to')", "SELECT writ.happened($1, 'error', 1, 'blog', 'it would like to')",
+		"SELECT writ.give_up($1, 'error', 1, 'blog', 'it would like to')", "SELECT writ.adopt('blog', 'it would like to')",
+		"SELECT writ.decide($1, 'sent', 'error', 1, 'blog', 'it would like to', NULL)", "SET ROLE writ_owner")
+}
+
+// checkDenied runs statements that the role must not be let through with; $1 is an error row.
+func checkDenied(t *testing.T, pool *pgxpool.Pool, id uuid.UUID, statements ...string) {
+	t.Helper()
+	for _, sql := range statements {
+		var args []any
+		if strings.Contains(sql, "$1") {
+			args = []any{id}
+		}
+		_, err := pool.Exec(ctx, sql, args...)
+		var pgErr *pgconn.PgError
+		if !errors.As(err, &pgErr) || pgErr.Code != denied {
+			t.Errorf("%s: %v; want permission denied", sql, err)
+		}
+	}
+}
+
+func TestRole_worker(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	pool := login(t, b.DB, "writ_worker")
+	s, me := store.New(pool), uuid.New()
+	_, err := s.Settings(ctx)
+	must(t, "Settings", err)
+	declaration := store.Declaration{
+		Name: kind, Queue: kind, Class: "manual", Timeout: time.Minute, MaxAttempts: 10, BackoffMin: time.Second, BackoffMax: time.Hour,
+		BackoffFactor: 2, MaxArgs: 100, ArgsVersion: 1, Recovers: true,
+	}
+	must(t, "Declare", s.Declare(ctx, []store.Declaration{declaration}))
+	declaration.MaxArgs = 65536
+	must(t, "Declare again", s.Declare(ctx, []store.Declaration{declaration}))
+	inConn(t, pool, func(conn *pgx.Conn) {
+		beat := store.Beat{ID: me, Host: "h", PID: 1, Version: "v", Kinds: []string{kind}, Slots: 1, TTL: time.Hour}
+		must(t, "SendBeat", store.SendBeat(ctx, conn, beat))
+		must(t, "SendBeat again", store.SendBeat(ctx, conn, beat))
+		must(t, "NoteRun", store.NoteRun(ctx, conn, kind, time.Millisecond))
+		_, err := store.PausedKinds(ctx, conn)
+		must(t, "PausedKinds", err)
+	})
+
+	outcomes := []store.Outcome{
+		{Event: store.Succeeded},
+		{Event: store.Retried, Why: "not done", Error: "refused", Delay: time.Hour},
+		{Event: store.Retried, Why: "snoozed", Free: true},
+		{Event: store.Failed, Why: "stopped", Error: "no such customer"},
+		{Event: store.Flagged, Why: "unknown", Error: "reset", Probe: true},
+	}
+	for _, single := range []string{"FinishBatch", "FinishOne"} {
+		for _, o := range outcomes {
+			id := b.insert(t, kind)
+			got, err := s.Claim(ctx, me, []store.Group{{Timeout: time.Minute, IDs: []uuid.UUID{id}}})
+			if err != nil || len(got) != 1 {
+				t.Fatalf("Claim: %v, %v", got, err)
+			}
+			o.ID, o.Epoch = id, 1
+			if single == "FinishBatch" {
+				left, err := s.FinishBatch(ctx, me, []store.Outcome{o})
+				if err != nil || len(left) > 0 {
+					t.Errorf("FinishBatch %s: left %v, %v", o.Event, left, err)
+				}
+				continue
+			}
+			if o.Event == store.Succeeded { // the receipt, and what a job creates
+				o.Hook = func(ctx context.Context, tx pgx.Tx) error {
+					_, err := intent.Kind[int]{Name: kind}.Create(ctx, tx, 1, intent.Opts{Key: "child", Parent: id})
+					return err
+				}
+			}
+			if fate, err := s.FinishOne(ctx, me, o); err != nil || fate.Late {
+				t.Errorf("FinishOne %s: %+v, %v", o.Event, fate, err)
+			}
+		}
+	}
+
+	id := b.insert(t, kind)
+	c, err := s.ClaimAgain(ctx, me, store.Hint{ID: id}, time.Minute)
+	if err != nil || c == nil {
+		t.Fatalf("ClaimAgain: %v, %v", c, err)
+	}
+	_, err = s.Standings(ctx, []uuid.UUID{id})
+	must(t, "Standings", err)
+	must(t, "PutBack", s.PutBack(ctx, []store.Back{{Hint: store.Hint{ID: id, Kind: kind, Op: "run"}, Delay: time.Second}}))
+	b.finishAs(t, me, *c, store.Outcome{Event: store.Flagged, Why: "unknown"})
+	b.Run(t, "SELECT writ.give_up($1, 'sending', 1, 'ann', 'nobody can tell any more')", id)
+	fate, err := s.FinishOne(ctx, me, store.Outcome{ID: id, Epoch: 1, Event: store.Succeeded})
+	if err != nil || !fate.Late || fate.State != "error" {
+		t.Errorf("late report: %+v, %v", fate, err)
+	}
+	owed, err := s.Recover(ctx, me, store.Hint{ID: id, Epoch: 2}, func(context.Context, pgx.Tx, store.Claimed, string) error { return nil })
+	if err != nil || !owed {
+		t.Errorf("Recover: %v, %v", owed, err)
+	}
+	_, err = s.Counts(ctx)
+	must(t, "Counts", err)
+	_, _, err = s.OutboxAge(ctx)
+	must(t, "OutboxAge", err)
+	inConn(t, pool, func(conn *pgx.Conn) { must(t, "Depart", store.Depart(ctx, conn, me)) })
+
+	// A refusal of the guard is one of the guard, with the ways out, not one of the rights.
+	refused(t, pool, store.CodeIllegal, "UPDATE writ.intents SET state = 'sent', event = 'succeeded' WHERE id = $1", id)
+	checkDenied(t, pool, b.at(t, kind, "error"),
+		"DELETE FROM writ.intents", "TRUNCATE writ.intents", "DELETE FROM writ.outbox", "UPDATE writ.outbox SET due_at = now()",
+		"DELETE FROM writ.kinds", "UPDATE writ.settings SET paused_at = NULL", "DELETE FROM writ.log", "UPDATE writ.log SET why = ''",
+		"DELETE FROM writ.keys", "SELECT * FROM writ.leader", "UPDATE writ.relay SET ready = 0", "CREATE TABLE writ.mine ()",
+		"SELECT writ.retry($1, 'error', 1, 'job', 'it would like to')", "SELECT writ.happened($1, 'error', 1, 'job', 'it would like to')",
+		"SELECT writ.adopt('job', 'it would like to')", "SELECT writ.decide($1, 'sent', 'error', 1, 'job', 'it would like to', NULL)")
+}
+
+func TestRole_relay(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	pool := login(t, b.DB, "writ_relay")
+	s, me := store.New(pool), uuid.New()
+	b.Run(t, "INSERT INTO writ.kinds (name, queue, class, retention_sent) VALUES ($1, 'q', 'manual', '0')", kind)
+	b.insert(t, kind)
+	inConn(t, pool, func(conn *pgx.Conn) { relayWork(t, store.NewOutbox(conn)) })
+	reconcile(t, b, s, me)
+	checkDenied(t, pool, b.at(t, kind, "error"),
+		"INSERT INTO writ.intents (kind) VALUES ('a.b.c')", "TRUNCATE writ.outbox", "UPDATE writ.kinds SET max_args = 1", "INSERT INTO writ.keys VALUES ('a.b.c', 'k', writ.uuid_v7())",
+		"UPDATE writ.log SET why = ''", "UPDATE writ.settings SET paused_at = NULL", "INSERT INTO writ.workers (id, host, pid, version, kinds, slots, ttl) VALUES (writ.uuid_v7(), '', 1, '', '{}', 1, '1 s')",
+		"SELECT writ.cancel($1, 'error', 1, 'relay', 'it would like to')", "SELECT writ.retry($1, 'error', 1, 'relay', 'it would like to')",
+		"SELECT writ.adopt('relay', 'it would like to')", "CREATE TABLE writ.mine ()")
+}
+
+func relayWork(t *testing.T, o *store.Outbox) {
+	t.Helper()
+	due, err := o.Peek(ctx)
+	if err != nil || !due {
+		t.Errorf("Peek: %v, %v", due, err)
+	}
+	_, err = o.Routes(ctx)
+	must(t, "Routes", err)
+	taken, err := o.Take(ctx, time.Unix(0, 0), time.Now().Add(time.Hour), 10)
+	if err != nil || len(taken.Rows) != 1 {
+		t.Fatalf("Take: %v, %v", taken, err)
+	}
+	must(t, "Finish, refused", taken.Finish(ctx, nil, []store.Refusal{{Refs: []pgtype.TID{taken.Rows[0].Ref}, Why: "no such queue"}}))
+	must(t, "Revive", o.Revive(ctx, []string{kind}))
+	taken, err = o.Take(ctx, time.Unix(0, 0), time.Now().Add(time.Hour), 10)
+	if err != nil || len(taken.Rows) != 1 {
+		t.Fatalf("Take after Revive: %v, %v", taken, err)
+	}
+	must(t, "Finish", taken.Finish(ctx, []pgtype.TID{taken.Rows[0].Ref}, nil))
+	must(t, "Listen", o.Listen(ctx))
+	for what, ask := range map[string]func(context.Context) (bool, error){"Seat": o.Seat, "Sleep": o.Sleep} {
+		if yes, err := ask(ctx); err != nil || !yes {
+			t.Errorf("%s: %v, %v", what, yes, err)
+		}
+	}
+	must(t, "Wake", o.Wake(ctx))
+	must(t, "NoteDepths", o.NoteDepths(ctx, map[string]int{"q": 3, "r": -1}))
+	must(t, "NoteDepths again", o.NoteDepths(ctx, map[string]int{"q": 4}))
+}
+
+func reconcile(t *testing.T, b *bench, s *store.Store, me uuid.UUID) {
+	t.Helper()
+	for range 2 {
+		if leads, err := s.Lead(ctx, "reconciler", me, time.Minute); err != nil || !leads {
+			t.Fatalf("Lead: %v, %v", leads, err)
+		}
+	}
+	seen, err := s.Observe(ctx)
+	must(t, "Observe", err)
+	w, err := s.StalePending(ctx, store.Place{RunAt: time.Unix(0, 0)}, -time.Minute, 10)
+	if err != nil || len(w.Stale) != 1 {
+		t.Fatalf("StalePending: %+v, %v", w, err)
+	}
+	if n, err := s.Requeue(ctx, w.Stale); err != nil || n != 1 {
+		t.Errorf("Requeue: %d, %v", n, err)
+	}
+
+	// Each class of a dead worker's rows.
+	b.Run(t, `INSERT INTO writ.kinds (name, queue, class, max_attempts, recovers) VALUES
+		('dead.idem.again', 'q', 'idempotent', 10, false), ('dead.idem.spent', 'q', 'idempotent', 1, true), ('dead.kind.probed', 'q', 'probed', 10, false)`)
+	dead := uuid.New()
+	b.beat(t, dead, time.Hour)
+	for _, k := range []string{kind, "dead.idem.again", "dead.idem.spent", "dead.kind.probed"} {
+		b.claimAs(t, dead, b.insert(t, k), time.Minute)
+	}
+	b.Run(t, "UPDATE writ.workers SET ttl = '-1 s' WHERE id = $1", dead)
+	workers, err := s.DeadWorkers(ctx)
+	if err != nil || len(workers) != 1 {
+		t.Fatalf("DeadWorkers: %v, %v", workers, err)
+	}
+	orphans, err := s.Orphans(ctx, workers, 10)
+	if err != nil || len(orphans) != 4 {
+		t.Fatalf("Orphans: %v, %v", orphans, err)
+	}
+	for _, o := range orphans {
+		if class, err := s.SettleOrphan(ctx, o, seen.At, time.Hour, -time.Hour); err != nil || class == "" {
+			t.Errorf("SettleOrphan: %q, %v", class, err)
+		}
+	}
+	must(t, "Swept", s.Swept(ctx, workers))
+	b.Run(t, "UPDATE writ.workers SET swept_at = now() - interval '2 h' WHERE id = $1", dead)
+	must(t, "ForgetWorkers", s.ForgetWorkers(ctx))
+	b.Run(t, "UPDATE writ.intents SET probe_at = now() - interval '1 h' WHERE kind = 'dead.idem.spent'")
+	if n, err := s.RequeueOwed(ctx); err != nil || n != 1 {
+		t.Errorf("RequeueOwed: %d, %v", n, err)
+	}
+
+	id := b.at(t, kind, "flagged")
+	b.Run(t, "INSERT INTO writ.keys VALUES ($1, 'k', $2)", kind, id)
+	b.Run(t, "SELECT writ.happened($1, 'sending', 1, 'ann', 'seen in the mail log')", id)
+	expiries, err := s.Expiries(ctx)
+	must(t, "Expiries", err)
+	pruned := 0
+	for _, e := range expiries {
+		n, err := s.Prune(ctx, e, 100)
+		must(t, "Prune", err)
+		pruned += n
+	}
+	if left := len(entries(t, b.Pool, id)); pruned != 1 || left != 0 {
+		t.Errorf("pruned %d rows and left %d of its log; want 1 and 0", pruned, left)
+	}
+	_, err = s.Counts(ctx)
+	must(t, "Counts", err)
+	_, _, err = s.OutboxAge(ctx)
+	must(t, "OutboxAge", err)
+	must(t, "Resign", s.Resign(ctx, "reconciler", me))
+}
+
+func TestRole_viewer(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	id := b.at(t, kind, "error")
+	for role, decides := range map[string]bool{"writ_viewer": false, "writ_operator": true} {
+		pool := login(t, b.DB, role)
+		look(t, pool, id)
+		settle := []string{
+			"SELECT writ.retry($1, 'error', 1, 'eve', 'it would like to')", "SELECT writ.happened($1, 'error', 1, 'eve', 'it would like to')",
+			"SELECT writ.give_up($1, 'error', 1, 'eve', 'it would like to')", "SELECT writ.cancel($1, 'error', 1, 'eve', 'it would like to')",
+			"SELECT writ.adopt('eve', 'it would like to')",
+		}
+		if decides {
+			settle = nil
+		}
+		checkDenied(t, pool, id, append(settle,
+			"UPDATE writ.intents SET state = 'cancelled' WHERE id = $1", "INSERT INTO writ.intents (kind) VALUES ('a.b.c')", "DELETE FROM writ.intents",
+			"DELETE FROM writ.outbox", "DELETE FROM writ.log", "UPDATE writ.kinds SET max_args = 1", "UPDATE writ.settings SET paused_at = NULL",
+			"DELETE FROM writ.workers", "TRUNCATE writ.intents", "SELECT writ.decide($1, 'sent', 'error', 1, 'eve', 'it would like to', NULL)",
+			"CREATE TABLE writ.mine ()", "SELECT writ.ring()")...)
+	}
+}
+
+// look reads all that a viewer may read.
+func look(t *testing.T, pool *pgxpool.Pool, id uuid.UUID) {
+	t.Helper()
+	for _, position := range []string{"intents", "outbox", "workers", "kinds", "log", "keys", "settings", "relay", "leader", "status", "repeatable", "schema_version"} {
+		_, err := pool.Exec(ctx, "SELECT * FROM writ."+position)
+		must(t, "read "+position, err)
+	}
+	for name, sql := range writsql.Queries() {
+		_, err := pool.Exec(ctx, sql)
+		must(t, "query "+name, err)
+	}
+	_, err := intent.Get(ctx, pool, id)
+	must(t, "Get", err)
+	_, err = intent.List(ctx, pool, intent.Filter{})
+	must(t, "List", err)
+	_, err = intent.Why(ctx, pool, id)
+	must(t, "Why", err)
+	_, err = intent.Timeline(ctx, pool, id)
+	must(t, "Timeline", err)
+	_, err = store.New(pool).Settings(ctx)
+	must(t, "Settings", err)
+	_, err = store.New(pool).Counts(ctx)
+	must(t, "Counts", err)
+}
+
+func TestRole_operator(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.settled(t)
+	pool := login(t, b.DB, "writ_operator")
+	type verb = func(context.Context, intent.DB, intent.Verdict) (intent.Position, error)
+	for name, tt := range map[string]struct {
+		from string
+		do   verb
+	}{
+		"Happened": {"flagged", intent.Happened}, "Retry": {"flagged", intent.Retry},
+		"GiveUp": {"flagged", intent.GiveUp}, "Cancel": {"error", intent.Cancel},
+	} {
+		id := b.at(t, kind, tt.from)
+		row := read(t, b.Pool, id)
+		_, err := tt.do(ctx, pool, intent.Verdict{ID: id, Seen: intent.Position{State: row.State, Epoch: row.Epoch}, Actor: "ann", Why: "seen in the mail log"})
+		must(t, name, err)
+		log := entries(t, b.Pool, id)
+		if user := log[len(log)-1].DBUser; user != pool.Config().ConnConfig.User {
+			t.Errorf("%s: db_user in the log is %s; want the login role", name, user)
+		}
+	}
+	b.Run(t, "UPDATE writ.settings SET fingerprint = 'elsewhere'")
+	_, err := pool.Exec(ctx, "SELECT writ.adopt('ann', 'this is the real one now')")
+	must(t, "adopt", err)
+}
