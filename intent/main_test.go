@@ -56,6 +56,7 @@ func check(t *testing.T, db *testkit.DB, want int) {
 
 // fail brings an intent to error, and flag to ambiguous with its deadline and settle time passed.
 func fail(t *testing.T, db *testkit.DB, id intent.ID) { t.Helper(); attempt(t, db, id, store.Failed) }
+
 func flag(t *testing.T, db *testkit.DB, id intent.ID) { t.Helper(); attempt(t, db, id, store.Flagged) }
 
 func attempt(t *testing.T, db *testkit.DB, id intent.ID, event string) {

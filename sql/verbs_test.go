@@ -39,10 +39,30 @@ func TestVerbs(t *testing.T) {
 		verb, from string
 		want       string // state; empty: refused with WR003
 	}{
-		{"happened", "pending", ""}, {"happened", "sending", ""}, {"happened", "flagged", "sent"}, {"happened", "sent", ""}, {"happened", "error", "sent"}, {"happened", "cancelled", ""},
-		{"retry", "pending", ""}, {"retry", "sending", ""}, {"retry", "flagged", "pending"}, {"retry", "sent", ""}, {"retry", "error", "pending"}, {"retry", "cancelled", ""},
-		{"give_up", "pending", ""}, {"give_up", "sending", ""}, {"give_up", "flagged", "error"}, {"give_up", "sent", ""}, {"give_up", "error", ""}, {"give_up", "cancelled", ""},
-		{"cancel", "pending", "cancelled"}, {"cancel", "sending", ""}, {"cancel", "flagged", ""}, {"cancel", "sent", ""}, {"cancel", "error", "cancelled"}, {"cancel", "cancelled", ""},
+		{"happened", "pending", ""},
+		{"happened", "sending", ""},
+		{"happened", "flagged", "sent"},
+		{"happened", "sent", ""},
+		{"happened", "error", "sent"},
+		{"happened", "cancelled", ""},
+		{"retry", "pending", ""},
+		{"retry", "sending", ""},
+		{"retry", "flagged", "pending"},
+		{"retry", "sent", ""},
+		{"retry", "error", "pending"},
+		{"retry", "cancelled", ""},
+		{"give_up", "pending", ""},
+		{"give_up", "sending", ""},
+		{"give_up", "flagged", "error"},
+		{"give_up", "sent", ""},
+		{"give_up", "error", ""},
+		{"give_up", "cancelled", ""},
+		{"cancel", "pending", "cancelled"},
+		{"cancel", "sending", ""},
+		{"cancel", "flagged", ""},
+		{"cancel", "sent", ""},
+		{"cancel", "error", "cancelled"},
+		{"cancel", "cancelled", ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.verb+" when "+tt.from, func(t *testing.T) {

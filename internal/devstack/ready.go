@@ -45,14 +45,14 @@ func answerBoth(ctx context.Context, databaseURL, amqpURL string) error {
 func pingPostgres(ctx context.Context, databaseURL string) error {
 	conn, err := pgx.Connect(ctx, databaseURL)
 	if err != nil {
-		return fmt.Errorf("Postgres at %s does not answer: %w", address(databaseURL), err)
+		return fmt.Errorf("no answer from Postgres at %s: %w", address(databaseURL), err)
 	}
 	err = conn.Ping(ctx)
 	if closeErr := conn.Close(context.WithoutCancel(ctx)); err == nil {
 		err = closeErr
 	}
 	if err != nil {
-		return fmt.Errorf("Postgres at %s does not answer: %w", address(databaseURL), err)
+		return fmt.Errorf("no answer from Postgres at %s: %w", address(databaseURL), err)
 	}
 	return nil
 }

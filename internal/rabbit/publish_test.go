@@ -151,7 +151,10 @@ func TestPublish_NothingIfOneIsInvalid(t *testing.T) {
 	p := publisher(t, Config{})
 	long := strings.Repeat("k", 256)
 	for _, bad := range []Message{
-		{Key: long}, {Exchange: long}, {MessageID: long}, {ContentType: long},
+		{Key: long},
+		{Exchange: long},
+		{MessageID: long},
+		{ContentType: long},
 		{Headers: map[string]any{long: ""}},
 		{Headers: map[string]any{"a": struct{}{}}},
 		{Headers: map[string]any{"a": []any{map[string]any{"b": struct{}{}}}}},
