@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"sync/atomic"
 	"time"
 
@@ -12,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/writhq/writ/internal/backoff"
 	"github.com/writhq/writ/internal/rabbit"
 	"github.com/writhq/writ/internal/store"
 )
@@ -54,15 +54,17 @@ func (r *Relay) Run(ctx context.Context) error {
 	r.publisher.Store(publisher)
 	defer publisher.Close()
 
-	pause := newPause(100*time.Millisecond, 5*time.Second)
+	pause := backoff.New(100*time.Millisecond, 5*time.Second)
 	for {
+		began := time.Now()
 		err := r.session(ctx, publisher)
 		if ctx.Err() != nil {
 			return nil
 		}
 		r.setProblem(err)
 		r.cfg.Log.Warn("relay: database session ended, connecting again", "error", err)
-		if !pause.wait(ctx) {
+		pause.Settle(time.Since(began))
+		if !pause.Wait(ctx) {
 			return nil
 		}
 	}
@@ -210,7 +212,7 @@ func (s *session) take(ctx context.Context, from, until time.Time) (int, error) 
 	settled, err := s.publish(ctx, taken)
 	if settled == 0 && err == nil {
 		// Nothing moved and nothing failed: the broker is away or refuses everything for now.
-		err = sleep(ctx, 50*time.Millisecond)
+		backoff.Sleep(ctx, 50*time.Millisecond) // the loop sees if ctx ended
 	}
 	return settled, err
 }
@@ -236,8 +238,8 @@ func (s *session) doze(ctx context.Context) error {
 		if due, err := s.outbox.Peek(ctx); err != nil || due {
 			return err
 		}
-		if err := sleep(ctx, nap); err != nil {
-			return err
+		if !backoff.Sleep(ctx, nap) {
+			return nil
 		}
 	}
 }
@@ -371,28 +373,4 @@ func maxTime(a, b time.Time) time.Time {
 		return b
 	}
 	return a
-}
-
-// sleep waits and returns nil also when ctx ends: the caller's loop sees that.
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-	}
-	return nil
-}
-
-// pause is a jittered exponential backoff.
-type pause struct{ next, most time.Duration }
-
-func newPause(first, most time.Duration) *pause { return &pause{next: first, most: most} }
-
-// wait blocks for the next delay; false: ctx ended.
-func (p *pause) wait(ctx context.Context) bool {
-	d := p.next/2 + rand.N(p.next/2+1)
-	p.next = min(2*p.next, p.most)
-	_ = sleep(ctx, d)
-	return ctx.Err() == nil
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/writhq/writ/internal/backoff"
 	"github.com/writhq/writ/internal/rabbit"
 	"github.com/writhq/writ/internal/store"
 )
@@ -81,7 +82,7 @@ func (c *claimer) awaitSlot(ctx context.Context, full *time.Timer) bool {
 		full.Reset(hold)
 		for c.receive() {
 		}
-		c.putBack(ctx, c.waiting, "busy", func(store.Hint) (time.Duration, time.Time) { return jitter(3 * time.Second), time.Time{} })
+		c.putBack(ctx, c.waiting, "busy", func(store.Hint) (time.Duration, time.Time) { return backoff.Jitter(3 * time.Second), time.Time{} })
 		c.waiting = nil
 	}
 	return true
@@ -166,7 +167,7 @@ func (c *claimer) admit(ctx context.Context, free int) []hint {
 			batch = append(batch, h)
 		}
 	}
-	c.putBack(ctx, elsewhere, "elsewhere", func(store.Hint) (time.Duration, time.Time) { return jitter(10 * time.Second), time.Time{} })
+	c.putBack(ctx, elsewhere, "elsewhere", func(store.Hint) (time.Duration, time.Time) { return backoff.Jitter(10 * time.Second), time.Time{} })
 	return batch
 }
 
@@ -175,7 +176,7 @@ func (c *claimer) admit(ctx context.Context, free int) []hint {
 func (c *claimer) claim(ctx context.Context, batch []hint) {
 	c.slots.take(len(batch))
 	groups := c.groups(batch)
-	pause := newPause(50*time.Millisecond, 2*time.Second)
+	pause := backoff.New(50*time.Millisecond, 2*time.Second)
 	for {
 		sent := time.Now()
 		claimCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.cfg.TTL)
@@ -193,7 +194,7 @@ func (c *claimer) claim(ctx context.Context, batch []hint) {
 			return
 		}
 		c.cfg.Log.Warn("worker: cannot claim yet, trying again", "hints", len(batch), "error", err)
-		if !pause.wait(ctx) {
+		if !pause.Wait(ctx) {
 			c.forsake(batch) // nothing was sent; the broker delivers them again
 			return
 		}
@@ -258,7 +259,7 @@ func (c *claimer) weigh(ctx context.Context, hints []hint) {
 	if err != nil {
 		// Not acked, so that they come again; nothing is known of them.
 		c.cfg.Log.Warn("worker: cannot look after hints, leaving them to the broker", "hints", len(hints), "error", err)
-		c.putBack(ctx, hints, "put back", func(store.Hint) (time.Duration, time.Time) { return jitter(time.Second), time.Time{} })
+		c.putBack(ctx, hints, "put back", func(store.Hint) (time.Duration, time.Time) { return backoff.Jitter(time.Second), time.Time{} })
 		return
 	}
 	var back []hint
@@ -296,7 +297,7 @@ func (c *claimer) putBack(ctx context.Context, hints []hint, result string, when
 		delay, runAt := when(h.Hint)
 		backs[i] = store.Back{Hint: h.Hint, Delay: delay, RunAt: runAt}
 	}
-	pause := newPause(50*time.Millisecond, 2*time.Second)
+	pause := backoff.New(50*time.Millisecond, 2*time.Second)
 	for {
 		writing, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.cfg.TTL)
 		err := c.store.PutBack(writing, backs)
@@ -305,7 +306,7 @@ func (c *claimer) putBack(ctx context.Context, hints []hint, result string, when
 			break
 		}
 		c.cfg.Log.Warn("worker: cannot put hints back yet, trying again", "hints", len(hints), "error", err)
-		if !pause.wait(ctx) {
+		if !pause.Wait(ctx) {
 			return
 		}
 	}
@@ -331,7 +332,7 @@ func (c *claimer) resolve(h hint, sent time.Time) {
 }
 
 func (c *claimer) resolveOne(h hint) (row *store.Claimed, ok bool) {
-	pause := newPause(50*time.Millisecond, 5*time.Second)
+	pause := backoff.New(50*time.Millisecond, 5*time.Second)
 	for {
 		ctx, cancel := context.WithTimeout(c.settling, c.cfg.TTL)
 		row, err := c.store.ClaimAgain(ctx, c.id, h.Hint, c.mux.kinds[h.Kind].Timeout)
@@ -340,7 +341,7 @@ func (c *claimer) resolveOne(h hint) (row *store.Claimed, ok bool) {
 			return row, true
 		}
 		c.cfg.Log.Warn("worker: a claim is not resolved yet, asking again", "id", h.ID, "kind", h.Kind, "epoch", h.Epoch, "error", err)
-		if !pause.wait(c.settling) {
+		if !pause.Wait(c.settling) {
 			return nil, false
 		}
 	}

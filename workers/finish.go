@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/writhq/writ/internal/backoff"
 	"github.com/writhq/writ/internal/store"
 )
 
@@ -114,7 +115,7 @@ func (f *finisher) writeBatch(ctx context.Context, batch []finished) {
 // tryTogether repeats the batch while the database is away: a batch that was applied though its answer was lost is
 // refused the second time, and then found applied, one by one.
 func (f *finisher) tryTogether(ctx context.Context, outcomes []store.Outcome) ([]store.Outcome, error) {
-	pause := newPause(50*time.Millisecond, 2*time.Second)
+	pause := backoff.New(50*time.Millisecond, 2*time.Second)
 	for {
 		attempt, cancel := context.WithTimeout(ctx, f.p.cfg.TTL)
 		refused, err := f.p.store.FinishBatch(attempt, f.p.id, outcomes)
@@ -123,7 +124,7 @@ func (f *finisher) tryTogether(ctx context.Context, outcomes []store.Outcome) ([
 			return refused, err
 		}
 		f.p.cfg.Log.Warn("worker: cannot write outcomes yet, trying again", "outcomes", len(outcomes), "error", err)
-		if !pause.wait(ctx) {
+		if !pause.Wait(ctx) {
 			return outcomes, err
 		}
 	}
@@ -147,7 +148,7 @@ func (f *finisher) release(d finished, event string) {
 // write writes one outcome singly and repeats that until it is resolved. It returns the event that was written, which is
 // another one where the application's part failed, and none where a verdict came first; false: ctx ended before.
 func (f *finisher) write(ctx context.Context, a *attempt, o store.Outcome) (event string, ok bool) {
-	pause := newPause(50*time.Millisecond, 5*time.Second)
+	pause := backoff.New(50*time.Millisecond, 5*time.Second)
 	hooked, failures := 0, 0
 	for {
 		try, cancel := context.WithTimeout(ctx, max(f.p.cfg.TTL, a.kind.Timeout))
@@ -177,7 +178,7 @@ func (f *finisher) write(ctx context.Context, a *attempt, o store.Outcome) (even
 		default:
 			a.log().Warn("worker: cannot write the outcome yet, trying again", "outcome", o.Event, "error", err)
 		}
-		if !pause.wait(ctx) {
+		if !pause.Wait(ctx) {
 			return "", false
 		}
 	}

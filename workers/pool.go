@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/writhq/writ/intent"
+	"github.com/writhq/writ/internal/backoff"
 	"github.com/writhq/writ/internal/rabbit"
 	"github.com/writhq/writ/internal/store"
 )
@@ -157,7 +158,7 @@ func (p *Pool) Run(ctx context.Context) error {
 
 // register reads the settings and declares the kinds, trying until the database answers; false: ctx ended first.
 func (p *Pool) register(ctx context.Context) (store.Settings, bool) {
-	pause := newPause(100*time.Millisecond, 5*time.Second)
+	pause := backoff.New(100*time.Millisecond, 5*time.Second)
 	for {
 		settings, err := p.store.Settings(ctx)
 		if err == nil {
@@ -174,7 +175,7 @@ func (p *Pool) register(ctx context.Context) (store.Settings, bool) {
 		}
 		p.setProblem(err)
 		p.cfg.Log.Warn("worker: cannot register yet, trying again", "error", err)
-		if !pause.wait(ctx) {
+		if !pause.Wait(ctx) {
 			return settings, false
 		}
 	}

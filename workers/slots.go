@@ -1,10 +1,7 @@
 package workers
 
 import (
-	"context"
-	"math/rand/v2"
 	"sync"
-	"time"
 
 	"github.com/google/uuid"
 )
@@ -111,24 +108,3 @@ func (r *registry) size() int {
 	defer r.mu.Unlock()
 	return len(r.held)
 }
-
-// pause is a jittered exponential backoff.
-type pause struct{ next, most time.Duration }
-
-func newPause(first, most time.Duration) *pause { return &pause{next: first, most: most} }
-
-// wait blocks for the next delay; false: ctx ended.
-func (p *pause) wait(ctx context.Context) bool {
-	timer := time.NewTimer(jitter(p.next))
-	defer timer.Stop()
-	p.next = min(2*p.next, p.most)
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
-}
-
-// jitter returns between a half and the whole of d.
-func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) }

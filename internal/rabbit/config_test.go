@@ -165,22 +165,3 @@ func TestClose_DuringTheHandshake(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
-
-func TestBackoff(t *testing.T) {
-	t.Parallel()
-	var b backoff
-	for _, step := range []time.Duration{100, 200, 400, 800, 1600, 3200, 5000, 5000} {
-		step *= time.Millisecond
-		if got := b.next(); got < step/2 || got > step {
-			t.Errorf("got %v, want %v to %v", got, step/2, step)
-		}
-	}
-	b.settle(time.Second)
-	if got := b.next(); got < maxBackoff/2 {
-		t.Errorf("after a short connection: got %v", got)
-	}
-	b.settle(time.Minute)
-	if got := b.next(); got > minBackoff {
-		t.Errorf("after a long connection: got %v", got)
-	}
-}

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/writhq/writ/internal/backoff"
 )
 
 // The defaults of ConsumerConfig.
@@ -160,7 +162,7 @@ func (c *Consumer) Run(ctx context.Context) error {
 	defer close(c.ended)
 	defer close(c.deliveries) // nobody sends any more: serve waits for its pumps
 	log := c.cfg.Log.With(slog.String("connection", c.cfg.Name), slog.String("broker", Redact(c.cfg.URL)))
-	var wait backoff
+	wait := backoff.New(minBackoff, maxBackoff)
 	for level := slog.LevelWarn; ; {
 		began := time.Now()
 		connected, err := c.serve(ctx, log)
@@ -169,12 +171,12 @@ func (c *Consumer) Run(ctx context.Context) error {
 		}
 		c.setState(State{Reason: err.Error()})
 		if connected {
-			wait.settle(time.Since(began))
+			wait.Settle(time.Since(began))
 			level = slog.LevelWarn
 		}
 		log.Log(ctx, level, "broker not connected", slog.Any("error", err))
 		level = slog.LevelDebug // once is enough: State tells that it lasts
-		pause(ctx, wait.next())
+		wait.Wait(ctx)
 	}
 	c.setState(State{Reason: "stopped"})
 	if parent.Err() == nil {

@@ -5,6 +5,14 @@ import (
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/writhq/writ/internal/backoff"
+)
+
+// Connections are dialled again after minBackoff doubling to maxBackoff.
+const (
+	minBackoff = 100 * time.Millisecond
+	maxBackoff = 5 * time.Second
 )
 
 // maxFaultBackoff is the longest pause between attempts on a faulty queue.
@@ -18,7 +26,7 @@ type faults map[string]*fault
 
 type fault struct {
 	err     error
-	wait    backoff
+	wait    *backoff.Backoff
 	due     time.Time // of the next attempt
 	suspect bool      // it may have cost the connection: the next attempt gets one of its own
 }
@@ -33,12 +41,12 @@ const (
 
 func (f faults) note(queue string, err error) (n news) {
 	if f[queue] == nil {
-		f[queue] = &fault{wait: backoff{limit: maxFaultBackoff}}
+		f[queue] = &fault{wait: backoff.New(minBackoff, maxFaultBackoff)}
 	} else {
 		n = knownFault
 	}
 	f[queue].err = err
-	f[queue].due = time.Now().Add(f[queue].wait.next())
+	f[queue].due = time.Now().Add(f[queue].wait.Next())
 	return n
 }
 

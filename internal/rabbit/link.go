@@ -100,13 +100,3 @@ func (c *deadlineConn) Write(b []byte) (int, error) {
 	}
 	return c.Conn.Write(b)
 }
-
-// pause blocks for d or until ctx ends.
-func pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-t.C:
-	}
-}

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/writhq/writ/internal/backoff"
 )
 
 // Publisher publishes with confirms on a connection of its own, which it keeps
@@ -133,7 +135,7 @@ func (p *Publisher) current(ctx context.Context) (*session, error) {
 func (p *Publisher) supervise(ctx context.Context) {
 	defer close(p.done)
 	log := p.cfg.Log.With(slog.String("connection", p.cfg.Name), slog.String("broker", Redact(p.cfg.URL)))
-	var wait backoff
+	wait := backoff.New(minBackoff, maxBackoff)
 	for level := slog.LevelWarn; ctx.Err() == nil; {
 		began := time.Now()
 		s, err := newSession(ctx, p.cfg)
@@ -142,7 +144,7 @@ func (p *Publisher) supervise(ctx context.Context) {
 			p.enter(s)
 			err = p.leave(s, p.watch(ctx, s))
 			s.link.close()
-			wait.settle(time.Since(began))
+			wait.Settle(time.Since(began))
 			level = slog.LevelWarn
 		}
 		if ctx.Err() != nil {
@@ -151,7 +153,7 @@ func (p *Publisher) supervise(ctx context.Context) {
 		_ = p.leave(nil, err)
 		log.Log(ctx, level, "broker not connected", slog.Any("error", err))
 		level = slog.LevelDebug // once is enough: State tells that it lasts
-		pause(ctx, wait.next())
+		wait.Wait(ctx)
 	}
 	_ = p.leave(nil, ErrClosed)
 }
