@@ -195,7 +195,7 @@ func (c *claimer) claim(ctx context.Context, batch []hint) {
 		}
 		c.cfg.Log.Warn("worker: cannot claim yet, trying again", "hints", len(batch), "error", err)
 		if !pause.Wait(ctx) {
-			c.forsake(batch) // nothing was sent; the broker delivers them again
+			c.forget(batch) // nothing was sent; the broker delivers them again
 			return
 		}
 	}

@@ -159,7 +159,7 @@ func TestMemory(t *testing.T) {
 	f := newField(t)
 	f.start("relay")
 	const million = 1_000_000
-	f.start("worker").stop()
+	f.declare()
 	_, err := f.db.Exec(context.Background(), `WITH i AS (
 		INSERT INTO writ.intents (id, tid, kind, event, args) SELECT id, id, $1, 'requested', '{"sleep": 200}'
 		FROM (SELECT writ.uuid_v7() AS id FROM generate_series(1, $2::int) OFFSET 0) g RETURNING id, kind)

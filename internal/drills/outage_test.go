@@ -4,6 +4,7 @@ package drills
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
@@ -83,7 +84,7 @@ func TestOpenTransaction(t *testing.T) {
 func TestPurge(t *testing.T) {
 	f := newField(t)
 	f.requeue = 20 * time.Second
-	f.start("worker").stop() // declares kinds and queue
+	f.declare()
 	f.start("relay")
 	f.start("reconciler")
 	f.bulk(manual, 10_000, effect{})
@@ -91,7 +92,7 @@ func TestPurge(t *testing.T) {
 		n, _, err := store.New(f.db.Pool).OutboxAge(context.Background())
 		return err == nil && n == 0, "outbox not empty"
 	})
-	if n := purge(t, f); n == 0 {
+	if n := f.purge(); n == 0 {
 		t.Fatal("nothing was in the queues to be purged")
 	} else {
 		t.Logf("purged %d messages", n)
@@ -103,32 +104,68 @@ func TestPurge(t *testing.T) {
 	f.noneDoubled(nil)
 }
 
-func purge(t *testing.T, f *field) int {
-	t.Helper()
+// declare has a worker make kinds and queues known, and go again.
+func (f *field) declare() {
+	f.t.Helper()
+	w := f.start("worker")
+	for _, queue := range f.queues() {
+		testkit.Until(f.t, 30*time.Second, "queue "+queue+" is declared", func() (bool, string) {
+			err := f.broker(func(ch *amqp.Channel) error {
+				_, err := ch.QueueDeclarePassive(queue, true, false, false, false, nil)
+				return err
+			})
+			return err == nil, fmt.Sprint(err)
+		})
+	}
+	w.stop()
+}
+
+// queues are the broker's names of the drills' queues.
+func (f *field) queues() []string {
+	f.t.Helper()
 	settings, err := store.New(f.db.Pool).Settings(context.Background())
 	if err != nil {
-		t.Fatal(err)
+		f.t.Fatal(err)
 	}
+	var names []string
+	for _, queue := range []string{manual.Queue, slow.Name} {
+		name, err := rabbit.QueueName(settings.Installation, queue)
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		names = append(names, name)
+	}
+	return names
+}
+
+func (f *field) broker(do func(*amqp.Channel) error) error {
 	conn, err := amqp.Dial(stack.AMQPURL)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	defer conn.Close()
 	ch, err := conn.Channel()
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
+	return do(ch)
+}
+
+func (f *field) purge() int {
+	f.t.Helper()
 	total := 0
-	for _, queue := range []string{"drill", slow.Name} {
-		name, err := rabbit.QueueName(settings.Installation, queue)
-		if err != nil {
-			t.Fatal(err)
+	err := f.broker(func(ch *amqp.Channel) error {
+		for _, queue := range f.queues() {
+			n, err := ch.QueuePurge(queue, false)
+			if err != nil {
+				return err
+			}
+			total += n
 		}
-		n, err := ch.QueuePurge(name, false)
-		if err != nil {
-			t.Fatal(err)
-		}
-		total += n
+		return nil
+	})
+	if err != nil {
+		f.t.Fatal(err)
 	}
 	return total
 }

@@ -105,7 +105,7 @@ func (s *Store) FinishOne(ctx context.Context, worker uuid.UUID, o Outcome) (Fat
 			return application(o.Hook)
 		}
 		var applied bool
-		if err := tx.QueryRow(ctx, writsql.Statement("LateReport"), o.ID, o.Epoch, worker, o.Event, clean(o.Error)).
+		if err := tx.QueryRow(ctx, writsql.Statement("LateReport"), o.ID, o.Epoch, worker, o.Event, clean(o.Error), o.Why).
 			Scan(&applied, &fate.State); err != nil {
 			return err
 		}

@@ -65,6 +65,7 @@ WITH applied AS MATERIALIZED (
         AND i.event = 'succeeded' AND $4::text = 'succeeded'
     UNION ALL
     SELECT 1 FROM writ.log l WHERE l.intent_id = $1 AND l.epoch = $2 AND l.worker_id = $3 AND l.actor = 'worker' AND l.event = $4::text
+        AND l.why IS NOT DISTINCT FROM $6::text -- it may have been flagged overdue before its handler said more
 ), report AS (
     INSERT INTO writ.log (intent_id, epoch, event, actor, worker_id, why, evidence)
     SELECT $1, $2, 'late-report', 'worker', $3, $4::text,
