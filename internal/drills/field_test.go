@@ -21,6 +21,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/writhq/writ/intent"
 	"github.com/writhq/writ/internal/testkit"
@@ -46,6 +47,21 @@ func newField(t *testing.T) *field {
 	if f.db.Pool, err = pgxpool.NewWithConfig(context.Background(), config); err != nil {
 		t.Fatal(err)
 	}
+	// The next drill is not to share the broker with this one's leftovers.
+	queues := f.queues()
+	t.Cleanup(func() {
+		err := f.broker(func(ch *amqp.Channel) error {
+			for _, queue := range queues {
+				if _, err := ch.QueueDelete(queue, false, false, false); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Errorf("delete the drill's queues: %v", err)
+		}
+	})
 	f.ledger = f.start("ledger").hello
 	return f
 }

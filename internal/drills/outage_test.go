@@ -30,8 +30,10 @@ func TestOpenTransaction(t *testing.T) {
 	f := newField(t)
 	f.start("relay")
 	f.start("worker")
-	stop, _ := f.creators(1000)
+	stop, created := f.creators(1000)
 	ctx := context.Background()
+	f.awaitAtLeast(1000)
+	before, began := created.Load(), time.Now()
 
 	held, err := f.db.Begin(ctx)
 	if err != nil {
@@ -54,6 +56,7 @@ func TestOpenTransaction(t *testing.T) {
 			t.Fatalf("done %d times before its transaction was committed", n)
 		}
 	})
+	t.Logf("%.0f created a second beside it", float64(created.Load()-before)/time.Since(began).Seconds())
 	if err := dropped.Rollback(ctx); err != nil {
 		t.Fatal(err)
 	}
