@@ -67,8 +67,10 @@ const (
 	stragglers = 500 * time.Millisecond
 	// restless is the longest pause between two looks while a creation is in flight that will not ring.
 	restless = 16 * time.Millisecond
-	// patience bounds each statement: after it the connection is given up, as one whose other end is gone.
+	// patience bounds connecting.
 	patience = 10 * time.Second
+	// holding bounds how long rows are held while the broker answers; the server ends a transaction that idles for 30 s.
+	holding = 20 * time.Second
 	// refresh is how often the declared kinds are read again, depths how often the queues are asked for theirs.
 	refresh = 5 * time.Second
 	depths  = 15 * time.Second

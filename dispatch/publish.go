@@ -26,7 +26,9 @@ func (s *session) publish(ctx context.Context, taken *store.Taken) (int, error) 
 	refuse := func(p parcel, why string) {
 		refused = append(refused, store.Refusal{Refs: p.refs, Why: why})
 	}
-	sendErr := s.send(ctx, parcels, func(p parcel, fate rabbit.Fate, why error) {
+	sending, cancel := context.WithTimeout(ctx, holding)
+	defer cancel()
+	sendErr := s.send(sending, parcels, func(p parcel, fate rabbit.Fate, why error) {
 		switch {
 		case fate == rabbit.Confirmed:
 			published = append(published, p.refs...)
@@ -50,9 +52,7 @@ func (s *session) publish(ctx context.Context, taken *store.Taken) (int, error) 
 		taken.Release(ctx)
 		return 0, nil
 	}
-	finishing, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
-	defer cancel()
-	return settled, taken.Finish(finishing, published, refused)
+	return settled, taken.Finish(ctx, published, refused)
 }
 
 // send publishes parcels and reports each one's fate. A reason beside an unknown fate means that this very parcel was

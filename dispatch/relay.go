@@ -100,7 +100,9 @@ func (r *Relay) setProblem(err error) {
 
 // session relays over one database connection until ctx ends or the connection is lost.
 func (r *Relay) session(ctx context.Context, publisher *rabbit.Publisher) error {
-	conn, err := pgx.ConnectConfig(ctx, r.pool.Config().ConnConfig.Copy())
+	connecting, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	conn, err := pgx.ConnectConfig(connecting, r.pool.Config().ConnConfig.Copy())
 	if err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
@@ -109,7 +111,7 @@ func (r *Relay) session(ctx context.Context, publisher *rabbit.Publisher) error 
 		defer cancel()
 		conn.Close(closing) // gives back the locks; an error leaves that to the server
 	}()
-	settings, err := store.ReadSettings(ctx, conn)
+	settings, err := store.ReadSettings(connecting, conn)
 	if err != nil {
 		return err
 	}
@@ -154,7 +156,7 @@ type session struct {
 
 // run alternates between pumping while there is work and dozing while there is none.
 func (s *session) run(ctx context.Context) error {
-	for ctx.Err() == nil {
+	for idle := 0; ctx.Err() == nil; {
 		if err := s.housekeep(ctx); err != nil {
 			return err
 		}
@@ -162,6 +164,12 @@ func (s *session) run(ctx context.Context) error {
 			return err
 		}
 		n, err := s.pump(ctx)
+		if n > 0 {
+			idle = 0
+		} else if idle++; idle > 1 {
+			// What is due and cannot be had is in another relay's hands: no reason to ask at full speed.
+			backoff.Sleep(ctx, restless)
+		}
 		if err == nil && n == 0 {
 			err = s.doze(ctx)
 		}
@@ -200,9 +208,7 @@ func (s *session) pump(ctx context.Context) (int, error) {
 }
 
 func (s *session) take(ctx context.Context, from, until time.Time) (int, error) {
-	taking, cancel := context.WithTimeout(ctx, patience)
-	taken, err := s.outbox.Take(taking, from, until, s.cfg.Batch)
-	cancel()
+	taken, err := s.outbox.Take(ctx, from, until, s.cfg.Batch)
 	if err != nil || len(taken.Rows) == 0 {
 		return 0, err
 	}
@@ -255,9 +261,7 @@ func (s *session) sit(ctx context.Context) (err error) {
 // sleep holds the sleeping lock until the bell rings or something is due.
 func (s *session) sleep(ctx context.Context) error {
 	for {
-		peeking, cancel := context.WithTimeout(ctx, patience)
-		due, err := s.outbox.Peek(peeking)
-		cancel()
+		due, err := s.outbox.Peek(ctx)
 		if err != nil {
 			return err
 		}
@@ -364,7 +368,7 @@ func (s *session) measure(ctx context.Context, routes map[string]store.Route) {
 }
 
 var (
-	distantPast   = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+	distantPast   = time.Time{}
 	distantFuture = time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)
 )
 

@@ -324,6 +324,40 @@ func TestSleep(t *testing.T) {
 	}
 }
 
+// TestFrozenRelay: a relay that froze while it held rows does not hold them for ever, and meanwhile others do not ask for
+// them at full speed.
+func TestFrozenRelay(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.declare()
+	b.create(10)
+	conn, err := pgx.Connect(context.Background(), b.db.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	now := time.Now()
+	taken, err := store.NewOutbox(conn).Take(context.Background(), now.Add(-time.Hour), now.Add(time.Hour), 100)
+	if err != nil || len(taken.Rows) != 10 {
+		t.Fatalf("took %d, %v", len(taken.Rows), err)
+	}
+	var bound string
+	if err := conn.QueryRow(context.Background(), "SHOW idle_in_transaction_session_timeout").Scan(&bound); err != nil || bound != "30s" {
+		t.Errorf("the server bounds a frozen relay's transaction by %q, %v", bound, err)
+	}
+	transactions := func() int {
+		return testkit.Value[int](t, b.db, "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()")
+	}
+	b.relay(b.db.URL, testkit.AMQPURL(t))
+	before, began := transactions(), time.Now()
+	testkit.Until(t, 20*time.Second, "three seconds of looking", func() (bool, string) { return time.Since(began) > 3*time.Second, "" })
+	if n := transactions() - before; n > 1500 {
+		t.Errorf("%d transactions in 3 s for rows that another relay holds", n)
+	}
+	taken.Release(context.Background())
+	b.awaitMessages(10, 10*time.Second)
+}
+
 // TestPaused: an installation that is paused, or a copy that nobody adopted, publishes nothing.
 func TestPaused(t *testing.T) {
 	t.Parallel()

@@ -105,7 +105,8 @@ func (r *Reconciler) tick(ctx context.Context) {
 }
 
 // Once makes one complete look: all stale rows, all orphans, all that is past its retention, whoever leads. Where it
-// finds workers that seem dead it first observes the database for as long as Config.WorkerTTL, and blocks so long.
+// finds workers that seem dead it first observes the database for as long as Config.WorkerTTL, or the longest TTL of
+// any worker, and blocks so long.
 func (r *Reconciler) Once(ctx context.Context) (Report, error) {
 	suspects, err := r.store.Orphans(ctx, nil, 1)
 	if err != nil {
@@ -116,7 +117,11 @@ func (r *Reconciler) Once(ctx context.Context) (Report, error) {
 		observing := make(chan struct{})
 		go func() { defer close(observing); r.observe(watching) }()
 		defer func() { stop(); <-observing }()
-		if err := r.awaitSteady(ctx); err != nil {
+		longest, err := r.store.LongestTTL(ctx)
+		if err != nil {
+			return Report{}, err
+		}
+		if err := r.awaitSteady(ctx, max(longest, r.cfg.WorkerTTL)); err != nil {
 			return Report{}, err
 		}
 	}
@@ -131,11 +136,11 @@ func (r *Reconciler) Once(ctx context.Context) (Report, error) {
 	}
 }
 
-// awaitSteady blocks until the database was seen to run without a pause for long enough.
-func (r *Reconciler) awaitSteady(ctx context.Context) error {
+// awaitSteady blocks until the database was seen to run without a pause for so long.
+func (r *Reconciler) awaitSteady(ctx context.Context, need time.Duration) error {
 	tick := time.NewTicker(r.cfg.WorkerTTL / observations)
 	defer tick.Stop()
-	for !r.watch.steady() {
+	for !r.watch.steadyFor(need) {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -236,8 +241,10 @@ func (r *Reconciler) settleDead(ctx context.Context, report *Report) error {
 // settle settles orphaned attempts one by one and returns how many were as read.
 func (r *Reconciler) settle(ctx context.Context, found []store.Hint, report *Report) (settled int, err error) {
 	for _, h := range found {
-		class, err := r.store.SettleOrphan(ctx, h, r.watch.observed(), r.watch.gap(), r.cfg.WorkerTTL)
+		class, err := r.store.SettleOrphan(ctx, h, r.watch.observed(), r.cfg.WorkerTTL)
 		switch {
+		case store.Locked(err):
+			continue // somebody has its row; that must not hold up the others
 		case err != nil:
 			return settled, err
 		case class == "":

@@ -76,7 +76,7 @@ func (b *bench) insert(kind string, n int, due time.Duration) []intent.ID {
 func (b *bench) worker(silent time.Duration) intent.ID {
 	b.t.Helper()
 	id := intent.NewID()
-	b.db.Run(b.t, `INSERT INTO writ.workers (id, host, pid, version, kinds, slots, ttl) VALUES ($1, 'h', 1, '', '{}', 1, '10 s')`, id)
+	b.db.Run(b.t, `INSERT INTO writ.workers (id, host, pid, version, kinds, slots, ttl) VALUES ($1, 'h', 1, '', '{}', 1, '1 s')`, id)
 	b.silence(id, silent)
 	return id
 }
@@ -178,7 +178,7 @@ func TestDeadWorker(t *testing.T) {
 		b.declare("test.job."+class, class)
 	}
 	undeclared := "test.job.unheard"
-	dead, alive := b.worker(0), b.worker(0)
+	dead, alive := b.worker(0), b.worker(-time.Minute)
 	ids := map[string]intent.ID{}
 	for _, kind := range []string{"test.job.manual", "test.job.probed", "test.job.idempotent", undeclared} {
 		pair := b.insert(kind, 2, 0)
@@ -230,6 +230,27 @@ func TestDeadWorker_rowGone(t *testing.T) {
 	}
 }
 
+// TestDeadWorker_lockedRow: somebody's open transaction on one row does not keep the others from being looked at.
+func TestDeadWorker_lockedRow(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	ids := b.insert(job.Name, 5, 0)
+	w := b.worker(0)
+	b.claim(w, ids...)
+	b.silence(w, time.Minute)
+	tx, err := b.db.Begin(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback(context.Background()) }()
+	if _, err := tx.Exec(context.Background(), "SELECT FROM writ.intents WHERE id = $1 FOR UPDATE", ids[0]); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.once(); got.Flagged != 4 {
+		t.Errorf("flagged %d beside a locked row; want 4", got.Flagged)
+	}
+}
+
 // TestPause: after a pause of the database every heartbeat looks old; nothing is flagged on an observation that is not
 // fresh, nor before the workers had time to beat again.
 func TestPause(t *testing.T) {
@@ -240,15 +261,20 @@ func TestPause(t *testing.T) {
 	b.claim(w, id)
 	b.silence(w, time.Minute)
 	now := testkit.Value[time.Time](t, b.db, "SELECT clock_timestamp()")
-	class, err := b.store.SettleOrphan(context.Background(), store.Hint{ID: id, Epoch: 1}, now.Add(-3*time.Second), 2500*time.Millisecond, time.Second)
+	class, err := b.store.SettleOrphan(context.Background(), store.Hint{ID: id, Epoch: 1}, store.Observed{Last: now.Add(-3 * time.Second), Fresh: 2500 * time.Millisecond}, time.Second)
 	if err != nil || class != "" {
 		t.Errorf("settled as %q on an old observation, %v", class, err)
 	}
-	class, err = b.store.SettleOrphan(context.Background(), store.Hint{ID: id, Epoch: 1}, now, time.Minute, 2*time.Minute)
+	class, err = b.store.SettleOrphan(context.Background(), store.Hint{ID: id, Epoch: 1}, store.Observed{Last: now, Fresh: time.Minute}, 2*time.Minute)
 	if err != nil || class != "" {
 		t.Errorf("settled as %q after a shorter silence than the reconciler needs, %v", class, err)
 	}
-	class, err = b.store.SettleOrphan(context.Background(), store.Hint{ID: id, Epoch: 1}, now, time.Minute, time.Second)
+	// The worker's own TTL is 1 s; a pause ended half a second ago, and it had no time to beat again.
+	class, err = b.store.SettleOrphan(context.Background(), store.Hint{ID: id, Epoch: 1}, store.Observed{Since: now.Add(-500 * time.Millisecond), Last: now, Fresh: time.Minute}, time.Millisecond)
+	if err != nil || class != "" {
+		t.Errorf("settled as %q within the worker's TTL after a pause, %v", class, err)
+	}
+	class, err = b.store.SettleOrphan(context.Background(), store.Hint{ID: id, Epoch: 1}, store.Observed{Last: now, Fresh: time.Minute}, time.Second)
 	if err != nil || class != "manual" {
 		t.Errorf("settled as %q; want manual, %v", class, err)
 	}

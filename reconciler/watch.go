@@ -37,17 +37,19 @@ func (w *watch) see(at, started time.Time) {
 func (w *watch) gap() time.Duration { return w.need / gaps }
 
 // steady reports whether the last observations were gapless for long enough.
-func (w *watch) steady() bool {
+func (w *watch) steady() bool { return w.steadyFor(w.need) }
+
+func (w *watch) steadyFor(need time.Duration) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return !w.last.IsZero() && w.last.Sub(w.since) >= w.need
+	return !w.last.IsZero() && w.last.Sub(w.since) > need
 }
 
 // observed is the newest observation; the statement that acts on it refuses one that is not fresh.
-func (w *watch) observed() time.Time {
+func (w *watch) observed() store.Observed {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.last
+	return store.Observed{Since: w.since, Last: w.last, Fresh: w.gap()}
 }
 
 // observe watches until ctx ends.

@@ -13,6 +13,11 @@ BEGIN
             USING ERRCODE = 'WR003', HINT = 'Cancel it and create another.';
     ELSIF NEW.epoch < OLD.epoch THEN
         RAISE EXCEPTION 'writ: epoch of intent % never goes back (% to %)', OLD.id, OLD.epoch, NEW.epoch USING ERRCODE = 'WR003';
+    ELSIF NEW.state = OLD.state AND (NEW.epoch <> OLD.epoch OR NEW.event IS DISTINCT FROM OLD.event) THEN
+        RAISE EXCEPTION 'writ: epoch and event of intent % change only with its state', OLD.id USING ERRCODE = 'WR003';
+    ELSIF NEW.state = OLD.state AND NEW.run_at <> OLD.run_at THEN
+        RAISE EXCEPTION 'writ: run_at of intent % is not moved while it is being sent', OLD.id
+            USING ERRCODE = 'WR003', HINT = 'Move only pending ones: add state = ''pending'' to the condition.';
     ELSIF NEW.state = OLD.state THEN
         RAISE EXCEPTION 'writ: the flag of intent % is not taken away: nobody knows yet whether it happened', OLD.id
             USING ERRCODE = 'WR003', HINT = 'Decide it: writ.happened, writ.retry or writ.give_up.';
@@ -25,6 +30,8 @@ END $$;
 CREATE OR REPLACE TRIGGER intents_guard BEFORE UPDATE ON writ.intents FOR EACH ROW
     WHEN (
         NEW.id <> OLD.id OR NEW.kind <> OLD.kind OR NEW.epoch < OLD.epoch
+        OR (NEW.state = OLD.state AND (NEW.epoch <> OLD.epoch OR NEW.event IS DISTINCT FROM OLD.event))
+        OR (NEW.state = 'sending' AND OLD.state = 'sending' AND NEW.run_at <> OLD.run_at)
         OR (OLD.flagged_at IS NOT NULL AND NEW.flagged_at IS NULL AND NEW.state = OLD.state)
         OR (NEW.state <> OLD.state AND NEW.event IS DISTINCT FROM OLD.event
             AND (OLD.state, coalesce(NEW.event, ''), NEW.state) NOT IN (
@@ -84,7 +91,7 @@ BEGIN
             OLD.state || CASE WHEN OLD.flagged_at IS NOT NULL THEN ' (flagged)' ELSE '' END, NEW.state
             USING ERRCODE = 'WR003', HINT = 'Legal from here: ' || writ.ways_out(OLD.state, OLD.flagged_at IS NOT NULL) || '.';
     END IF;
-    IF verb = 'retry' AND OLD.state = 'sending' THEN
+    IF verb = 'retry' AND (OLD.state = 'sending' OR OLD.event = 'give-up') THEN
         danger := writ.retry_danger(OLD);
         IF danger IS NOT NULL AND override IS NULL THEN
             RAISE EXCEPTION 'writ: retrying intent % now may do it twice: %', OLD.id, danger
@@ -134,20 +141,20 @@ BEGIN
     RETURN NEW;
 END $$;
 
--- Why a flagged attempt might still land or still be running; null when it surely is over: its deadline and settle
--- time have passed, and its worker is dead or has itself reported that the handler returned.
+-- Why an attempt that nobody knows the outcome of might still land or still be running; null when it surely is over: its
+-- deadline and settle time have passed, and its worker is dead or has itself reported that the handler returned. Giving
+-- up takes the flag away and settles nothing, so the flag's reason is then read from the log.
 CREATE OR REPLACE FUNCTION writ.retry_danger(i writ.intents) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT concat_ws('; ',
-        CASE WHEN i.deadline_at + settle > clock_timestamp()
-            THEN format('its effect may land until %s (deadline + settle)', to_char(i.deadline_at + settle, 'YYYY-MM-DD HH24:MI:SS TZ')) END,
-        CASE WHEN i.flag_reason IN ('worker-died', 'overdue')
+    SELECT nullif(concat_ws('; ',
+        CASE WHEN i.deadline_at + k.settle > clock_timestamp()
+            THEN format('its effect may land until %s (deadline + settle)', to_char(i.deadline_at + k.settle, 'YYYY-MM-DD HH24:MI:SS TZ')) END,
+        CASE WHEN coalesce(f.reason, '') NOT IN ('timeout', 'cancelled', 'panic', 'unknown', 'hook-failed')
                   AND EXISTS (SELECT FROM writ.workers w WHERE w.id = i.worker_id AND w.heartbeat_at + w.ttl > clock_timestamp())
-            THEN 'its worker is alive and may still be at it' END)
-    FROM (SELECT coalesce((SELECT settle FROM writ.kinds WHERE name = i.kind), interval '30 s') AS settle) k
-    WHERE i.deadline_at + settle > clock_timestamp()
-       OR (i.flag_reason IN ('worker-died', 'overdue')
-           AND EXISTS (SELECT FROM writ.workers w WHERE w.id = i.worker_id AND w.heartbeat_at + w.ttl > clock_timestamp()))
+            THEN 'its worker is alive and may still be at it' END), '')
+    FROM (SELECT coalesce((SELECT settle FROM writ.kinds WHERE name = i.kind), interval '30 s') AS settle) k,
+        (SELECT CASE WHEN i.state = 'error' THEN (SELECT l.evidence ->> 'flag' FROM writ.log l
+            WHERE l.intent_id = i.id AND l.event = 'give-up' ORDER BY l.id DESC LIMIT 1) ELSE i.flag_reason END AS reason) f
 $$;
 
 CREATE OR REPLACE TRIGGER intents_hand BEFORE UPDATE ON writ.intents FOR EACH ROW

@@ -178,7 +178,7 @@ func TestRole_worker(t *testing.T) {
 	}
 
 	id := b.insert(t, kind)
-	c, err := s.ClaimAgain(ctx, me, store.Hint{ID: id}, time.Minute)
+	c, err := s.ClaimAgain(ctx, me, store.Hint{ID: id, Kind: kind}, time.Minute)
 	if err != nil || c == nil {
 		t.Fatalf("ClaimAgain: %v, %v", c, err)
 	}
@@ -191,7 +191,7 @@ func TestRole_worker(t *testing.T) {
 	if err != nil || !fate.Late || fate.State != "error" {
 		t.Errorf("late report: %+v, %v", fate, err)
 	}
-	owed, err := s.Recover(ctx, me, store.Hint{ID: id, Epoch: 2}, func(context.Context, pgx.Tx, store.Claimed, string) error { return nil })
+	owed, err := s.Recover(ctx, me, store.Hint{ID: id, Epoch: 2, Kind: kind}, func(context.Context, pgx.Tx, store.Claimed, string) error { return nil })
 	if err != nil || !owed {
 		t.Errorf("Recover: %v, %v", owed, err)
 	}
@@ -292,7 +292,7 @@ func reconcile(t *testing.T, b *bench, s *store.Store, me uuid.UUID) {
 		t.Fatalf("Orphans: %v, %v", orphans, err)
 	}
 	for _, o := range orphans {
-		if class, err := s.SettleOrphan(ctx, o, seen.At, time.Hour, -time.Hour); err != nil || class == "" {
+		if class, err := s.SettleOrphan(ctx, o, store.Observed{Last: seen.At, Fresh: time.Hour}, -time.Hour); err != nil || class == "" {
 			t.Errorf("SettleOrphan: %q, %v", class, err)
 		}
 	}

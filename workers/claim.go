@@ -3,6 +3,7 @@ package workers
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -155,12 +156,12 @@ func (c *claimer) admit(ctx context.Context, free int) []hint {
 	paused := *c.paused.Load()
 	for _, h := range taken {
 		switch {
+		case h.Op != "run" && h.Op != "recover":
+			c.settle(h, "moot")
 		case c.mux.kinds[h.Kind] == nil || paused[h.Kind]:
 			elsewhere = append(elsewhere, h)
 		case h.Op == "recover":
 			c.recover(h)
-		case h.Op != "run":
-			c.settle(h, "moot")
 		case !c.registry.enter(claim{h.ID, h.Epoch}):
 			c.settle(h, "held")
 		default:
@@ -218,6 +219,9 @@ func (c *claimer) groups(batch []hint) []store.Group {
 			groups = append(groups, store.Group{Epoch: k.epoch, Timeout: k.timeout})
 		}
 		groups[i].IDs = append(groups[i].IDs, h.ID)
+		if !slices.Contains(groups[i].Kinds, h.Kind) {
+			groups[i].Kinds = append(groups[i].Kinds, h.Kind)
+		}
 	}
 	for _, g := range groups {
 		store.Sort(g.IDs)
@@ -270,6 +274,9 @@ func (c *claimer) weigh(ctx context.Context, hints []hint) {
 			// Pruned, or lost with the database's past: an operator must know of the latter.
 			c.cfg.Log.Error("worker: a hint names an intent that does not exist", "id", h.ID, "kind", h.Kind, "epoch", h.Epoch)
 			c.settle(h, "missing")
+		case s.Kind != h.Kind:
+			c.cfg.Log.Error("worker: a hint names another kind than its intent has", "id", h.ID, "hint", h.Kind, "kind", s.Kind)
+			c.settle(h, "moot") // the reconciler writes a right one
 		case s.State == "pending" && s.Epoch == h.Epoch && s.WaitingOn == 0:
 			back = append(back, h) // not due yet, or somebody had its row locked
 		default:
@@ -303,6 +310,11 @@ func (c *claimer) putBack(ctx context.Context, hints []hint, result string, when
 		err := c.store.PutBack(writing, backs)
 		cancel()
 		if err == nil {
+			break
+		}
+		if !store.Down(err) {
+			c.cfg.Log.Error("worker: hints that cannot be put back are dropped; the reconciler writes new ones", "hints", len(hints), "error", err)
+			result = "dropped"
 			break
 		}
 		c.cfg.Log.Warn("worker: cannot put hints back yet, trying again", "hints", len(hints), "error", err)

@@ -109,7 +109,7 @@ func (p *Pool) sendBeat(ctx context.Context, conn *pgx.Conn) (*pgx.Conn, error) 
 // before they return. Idempotent kinds are never ambiguous; theirs only count as stuck.
 func (p *Pool) flagOverdue(flags *sync.WaitGroup) {
 	for _, a := range p.registry.started() {
-		if time.Since(a.deadline) < overdue || !a.flagged.CompareAndSwap(false, true) {
+		if a.returned.Load() || time.Since(a.deadline) < overdue || !a.flagged.CompareAndSwap(false, true) {
 			continue
 		}
 		a.log().Warn("worker: the handler is past its deadline and has not returned", "deadline", a.deadline)

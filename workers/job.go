@@ -94,8 +94,9 @@ type attempt struct {
 	deadline time.Time // local and monotonic, from before the claim was sent
 	started  time.Time
 
-	effect  atomic.Bool
-	flagged atomic.Bool // as overdue
+	effect   atomic.Bool
+	flagged  atomic.Bool // as overdue
+	returned atomic.Bool // the handler did, or never began
 
 	mu   sync.Mutex
 	hook func(context.Context, pgx.Tx) error

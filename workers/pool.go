@@ -147,9 +147,9 @@ func (p *Pool) Run(ctx context.Context) error {
 	bound := time.AfterFunc(afterDrain, p.settled)
 	p.finisher.close()
 	<-finishing
-	bound.Stop()
 	stopBeating()
 	<-beats
+	bound.Stop()
 	left := p.registry.size()
 	p.depart(left)
 	p.cfg.Log.Info("worker: stopped", "worker", p.id, "handlers_left", left)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -480,12 +481,88 @@ func TestVerdictFirst(t *testing.T) {
 	if _, err := intent.GiveUp(context.Background(), b.db, intent.Verdict{ID: id, Seen: seen.Position(), Actor: "ann", Why: "it took far too long"}); err != nil {
 		t.Fatal(err)
 	}
+	// An earlier, lesser late report, as of a deadline that passed meanwhile, does not stand in for the decisive one.
+	b.db.Run(t, "INSERT INTO writ.log (intent_id, epoch, event, actor, worker_id, why) SELECT id, 1, 'late-report', 'worker', worker_id, 'flagged' FROM writ.intents WHERE id = $1", id)
 	close(release)
 	testkit.Until(t, 10*time.Second, "a late report", func() (bool, string) {
-		events := b.events(id)
-		return cmp.Equal(events, []string{"give-up", "late-report"}), fmt.Sprint(events)
+		n := testkit.Value[int](t, b.db, "SELECT count(*) FROM writ.log WHERE intent_id = $1 AND event = 'late-report' AND why = 'succeeded'", id)
+		return n == 1, fmt.Sprint(b.events(id))
 	})
 	b.await(id, "error")
+}
+
+// rude is an error that panics when it is asked, as a typed nil pointer does.
+type rude struct{ text string }
+
+func (e *rude) Error() string { return e.text }
+
+// TestRudeHandlers: neither an error that panics nor a handler that ends its goroutine takes the process with it.
+func TestRudeHandlers(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.work(b.db.URL, workers.Handler[args]{Do: func(_ context.Context, j *workers.Job[args]) error {
+		switch j.Args.N {
+		case 1:
+			var none *rude
+			return none
+		case 2:
+			runtime.Goexit()
+		}
+		return nil
+	}})
+	nilError, gone := b.create(job, 1), b.create(job, 2)
+	for id, reason := range map[intent.ID]string{nilError: "panic", gone: "unknown"} {
+		if got := b.await(id, "ambiguous"); *got.FlagReason != reason {
+			t.Errorf("flag reason %s; want %s", *got.FlagReason, reason)
+		}
+	}
+	for n := range 20 { // twice the slots: none leaked
+		b.await(b.create(job, 10+n), "sent")
+	}
+}
+
+// TestWrongHints: a hint of another kind than its intent's, or of an operation that is not known, claims nothing and
+// holds up nobody.
+func TestWrongHints(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	other := job
+	other.Name = "test.job.other"
+	var calls tally
+	b.work(b.db.URL, workers.Handler[args]{Do: func(_ context.Context, j *workers.Job[args]) error {
+		calls.add(j.Args.N)
+		return nil
+	}})
+	b.await(b.create(job, 0), "sent")
+	stranger := b.create(other, 1) // of a kind that this worker does not know
+	b.db.Run(t, "INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op) VALUES (now(), $1, $2, 0, 'run'), (now(), $1, $2, 0, 'recover'), (now(), $1, $2, 0, 'probe')", job.Name, stranger)
+	for n := 2; n < 20; n++ {
+		b.await(b.create(job, n), "sent")
+	}
+	testkit.Until(t, 10*time.Second, "the wrong hints are gone", func() (bool, string) {
+		n := testkit.Value[int](t, b.db, "SELECT count(*) FROM writ.outbox WHERE kind = $1", job.Name)
+		return n == 0, fmt.Sprint(n)
+	})
+	if got := b.await(stranger, "ready"); got.Epoch != 0 || calls.of(1) != 0 {
+		t.Errorf("it was claimed (epoch %d) or run (%d times) by a hint of another kind", got.Epoch, calls.of(1))
+	}
+}
+
+// TestDone_refusedAtCommit: what the database has against the application's part only at the commit counts as its failure.
+func TestDone_refusedAtCommit(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.db.Run(t, "CREATE TABLE customers (id int PRIMARY KEY)")
+	b.db.Run(t, "CREATE TABLE charges (customer int REFERENCES customers DEFERRABLE INITIALLY DEFERRED)")
+	b.work(b.db.URL, workers.Handler[args]{Do: func(_ context.Context, j *workers.Job[args]) error {
+		return j.Done(func(ctx context.Context, tx pgx.Tx) error {
+			_, err := tx.Exec(ctx, "INSERT INTO charges VALUES (7)")
+			return err
+		})
+	}})
+	if got := b.await(b.create(job, 1), "ambiguous"); *got.FlagReason != "hook-failed" {
+		t.Errorf("flag reason %s; want hook-failed", *got.FlagReason)
+	}
 }
 
 // TestCopy: on a database whose cluster is another one, all else being equal, a worker does not live and starts nothing.

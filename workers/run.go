@@ -3,6 +3,7 @@ package workers
 import (
 	"context"
 	"errors"
+	"fmt"
 	"runtime/debug"
 	"time"
 
@@ -20,7 +21,8 @@ func (p *Pool) start(c store.Claimed, sent time.Time) {
 	}
 	p.registry.start(claim{c.ID, c.Epoch - 1}, a)
 	p.metrics.claimed(c.Kind)
-	if !p.pulse.alive() || !time.Now().Before(a.deadline) {
+	if !p.pulse.alive() || !time.Now().Before(a.deadline) || p.handlers.Err() != nil {
+		a.returned.Store(true)
 		p.slots.returned(1)
 		p.finisher.submit(a, store.Outcome{
 			ID: c.ID, Epoch: c.Epoch, Event: store.Retried, Free: true, Why: "claimed too late to begin",
@@ -28,11 +30,19 @@ func (p *Pool) start(c store.Claimed, sent time.Time) {
 		return
 	}
 	p.running.Go(func() {
-		o := p.execute(a)
-		p.slots.returned(1)
-		p.finisher.submit(a, o)
+		// Deferred, for a handler may end its goroutine (runtime.Goexit).
+		o, _ := judgeSafely(p.handlers, a, errGone)
+		defer func() {
+			a.returned.Store(true)
+			p.slots.returned(1)
+			p.finisher.submit(a, o)
+		}()
+		o = p.execute(a)
 	})
 }
+
+// errGone is what a handler says that never returned.
+var errGone = Unknown(errors.New("the handler ended its goroutine"))
 
 // execute calls the handler and judges what it says.
 func (p *Pool) execute(a *attempt) store.Outcome {
@@ -43,7 +53,7 @@ func (p *Pool) execute(a *attempt) store.Outcome {
 	took := time.Since(began)
 	a.kind.run.add(took)
 
-	o := judge(ctx, a, err)
+	o, err := judgeSafely(ctx, a, err)
 	if o.Event == store.Failed {
 		o.Hook = onErrorHook(a, err)
 	}
@@ -56,6 +66,18 @@ func (p *Pool) execute(a *attempt) store.Outcome {
 		}
 	}
 	return o
+}
+
+// judgeSafely judges an error that may itself panic when it is asked, as a typed nil pointer does: it must not take the
+// process with it, and with that all that runs beside it. It returns the error that can be asked.
+func judgeSafely(ctx context.Context, a *attempt, err error) (o store.Outcome, sane error) {
+	defer func() {
+		if p := recover(); p != nil {
+			sane = &panicError{value: fmt.Sprintf("the error that the handler returned panics: %v", p)}
+			o = judge(ctx, a, sane)
+		}
+	}()
+	return judge(ctx, a, err), err
 }
 
 // call runs the handler and turns its panic into an error.

@@ -35,10 +35,11 @@ func (c *Claimed) targets() []any {
 	}
 }
 
-// Group is a set of intents to claim with one statement: same epoch, same timeout.
+// Group is a set of intents to claim with one statement: same epoch, kinds of the same timeout.
 type Group struct {
 	Epoch   int32
 	Timeout time.Duration
+	Kinds   []string    // what the hints say; a row of any other kind is left alone. Nil: any
 	IDs     []uuid.UUID // sorted
 }
 
@@ -49,7 +50,7 @@ func (s *Store) Claim(ctx context.Context, worker uuid.UUID, groups []Group) ([]
 	var out []Claimed
 	b := begin()
 	for _, g := range groups {
-		b.Queue(writsql.Statement("Claim"), g.IDs, g.Epoch, worker, g.Timeout).Query(func(rows pgx.Rows) error {
+		b.Queue(writsql.Statement("Claim"), g.IDs, g.Epoch, worker, g.Timeout, g.Kinds).Query(func(rows pgx.Rows) error {
 			for rows.Next() {
 				var c Claimed
 				if err := rows.Scan(c.targets()...); err != nil {
@@ -82,7 +83,7 @@ func (s *Store) ClaimAgain(ctx context.Context, worker uuid.UUID, h Hint, timeou
 		return rows.Err()
 	}
 	b := begin()
-	b.Queue(writsql.Statement("ClaimWaiting"), h.ID, h.Epoch, worker, timeout).Query(scan)
+	b.Queue(writsql.Statement("ClaimWaiting"), h.ID, h.Epoch, worker, timeout, []string{h.Kind}).Query(scan)
 	b.Queue(writsql.Statement("ReadMine"), h.ID, h.Epoch+1, worker).Query(scan)
 	b.Queue("COMMIT")
 	if err := s.send(ctx, b); err != nil {
@@ -97,6 +98,7 @@ func (s *Store) ClaimAgain(ctx context.Context, worker uuid.UUID, h Hint, timeou
 // Standing is how a hinted row stands that was not claimed.
 type Standing struct {
 	ID        uuid.UUID
+	Kind      string
 	State     string
 	Epoch     int32
 	RunAt     time.Time
@@ -110,7 +112,7 @@ func (s *Store) Standings(ctx context.Context, ids []uuid.UUID) (map[uuid.UUID]S
 	b := begin()
 	b.Queue(writsql.Statement("ReadHinted"), ids).Query(func(rows pgx.Rows) error {
 		var st Standing
-		_, err := pgx.ForEachRow(rows, []any{&st.ID, &st.State, &st.Epoch, &st.RunAt, &st.Due, &st.WaitingOn}, func() error {
+		_, err := pgx.ForEachRow(rows, []any{&st.ID, &st.Kind, &st.State, &st.Epoch, &st.RunAt, &st.Due, &st.WaitingOn}, func() error {
 			out[st.ID] = st
 			return nil
 		})
@@ -165,8 +167,10 @@ func (s *Store) send(ctx context.Context, b *pgx.Batch) error {
 	defer conn.Release()
 	if err := conn.SendBatch(ctx, b).Close(); err != nil {
 		if !conn.Conn().IsClosed() && conn.Conn().PgConn().TxStatus() != 'I' {
-			if _, rollbackErr := conn.Exec(context.WithoutCancel(ctx), "ROLLBACK"); rollbackErr != nil {
-				conn.Conn().Close(context.WithoutCancel(ctx)) // the pool discards it
+			ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+			defer cancel()
+			if _, rollbackErr := conn.Exec(ending, "ROLLBACK"); rollbackErr != nil {
+				conn.Conn().Close(ending) // the pool discards it
 			}
 		}
 		return err

@@ -144,7 +144,7 @@ func (s *Store) Recover(ctx context.Context, worker uuid.UUID, h Hint, hook func
 	err := s.shared(ctx, func(tx pgx.Tx, application share) error {
 		var c Claimed
 		var lastError string
-		err := tx.QueryRow(ctx, writsql.Statement("ReadRecovery"), h.ID, h.Epoch).Scan(append(c.targets(), &lastError)...)
+		err := tx.QueryRow(ctx, writsql.Statement("ReadRecovery"), h.ID, h.Epoch, h.Kind).Scan(append(c.targets(), &lastError)...)
 		if err == pgx.ErrNoRows {
 			return nil
 		} else if err != nil {

@@ -20,8 +20,8 @@ func TestPlans(t *testing.T) {
 	const worker = "'01990000-0000-7000-8000-000000000003'"
 	const one = "'01990000-0000-7000-8000-000000000001'"
 	hot := map[string]string{
-		"Claim":             id + ", 0, " + worker + ", '60 s'",
-		"ClaimWaiting":      one + ", 0, " + worker + ", '60 s'",
+		"Claim":             id + ", 0, " + worker + ", '60 s', '{test.plan.turn}'",
+		"ClaimWaiting":      one + ", 0, " + worker + ", '60 s', '{test.plan.turn}'",
 		"ReadMine":          one + ", 1, " + worker,
 		"ReadHinted":        id,
 		"FinishSent":        id + ", 1, " + worker,
@@ -33,7 +33,7 @@ func TestPlans(t *testing.T) {
 		"StalePending":      "'2000-01-01', " + one + ", '60 s', 20000",
 		"Requeue":           id + ", '{0,0}'",
 		"Orphans":           "NULL, 1000",
-		"SettleOrphan":      one + ", 1, now(), '5 s', '10 s'",
+		"SettleOrphan":      one + ", 1, now(), '5 s', '10 s', now()",
 	}
 	stages := []struct{ name, sql string }{
 		{"small and measured", "ANALYZE writ.intents, writ.outbox"},

@@ -109,6 +109,12 @@ func (s *Store) Requeue(ctx context.Context, hints []Stale) (int64, error) {
 	return n, nil
 }
 
+// LongestTTL returns the longest TTL of any worker that is known.
+func (s *Store) LongestTTL(ctx context.Context) (longest time.Duration, err error) {
+	err = s.pool.QueryRow(ctx, writsql.Statement("LongestTTL")).Scan(&longest)
+	return longest, err
+}
+
 // DeadWorkers lists workers whose heartbeat is too old and that were not looked at since.
 func (s *Store) DeadWorkers(ctx context.Context) ([]uuid.UUID, error) {
 	return s.ids(ctx, "DeadWorkers")
@@ -134,13 +140,20 @@ func (s *Store) Orphans(ctx context.Context, workers []uuid.UUID, limit int) ([]
 	return found, nil
 }
 
-// SettleOrphan flags an attempt whose worker died, or retries it if its kind is idempotent. observed is when the
-// database was last seen well, by its own clock; older than fresh, nothing is done. silence is the shortest that
+// Observed is how the database was seen, by its own clock.
+type Observed struct {
+	Since time.Time     // running without a pause since
+	Last  time.Time     // the last look
+	Fresh time.Duration // how old that may be for anybody to be taken for dead on it
+}
+
+// SettleOrphan flags an attempt whose worker died, or retries it if its kind is idempotent. Where the
+// observation is not fresh any more nothing is done. silence is the shortest that
 // any worker is taken for dead after. It returns the kind's class, or
 // nothing if the row had moved or its worker is back.
-func (s *Store) SettleOrphan(ctx context.Context, h Hint, observed time.Time, fresh, silence time.Duration) (class string, err error) {
+func (s *Store) SettleOrphan(ctx context.Context, h Hint, observed Observed, silence time.Duration) (class string, err error) {
 	err = s.transaction(ctx, func(tx pgx.Tx) error {
-		err := tx.QueryRow(ctx, writsql.Statement("SettleOrphan"), h.ID, h.Epoch, observed, fresh, silence).Scan(&class)
+		err := tx.QueryRow(ctx, writsql.Statement("SettleOrphan"), h.ID, h.Epoch, observed.Last, observed.Fresh, silence, observed.Since).Scan(&class)
 		if err == pgx.ErrNoRows {
 			return nil
 		}

@@ -15,6 +15,10 @@ import (
 // the row locks, the sleeping lock and the LISTEN. Not safe for concurrent use.
 type Outbox struct{ conn *pgx.Conn }
 
+// patience bounds each of the relay's statements: one that takes longer has nobody at its other end, and its connection
+// is given up.
+const patience = 10 * time.Second
+
 // NewOutbox returns the relay's statements on conn.
 func NewOutbox(conn *pgx.Conn) *Outbox { return &Outbox{conn: conn} }
 
@@ -37,6 +41,8 @@ const Bell = "writ_outbox"
 // returns no rows or an error.
 func (o *Outbox) Take(ctx context.Context, from, until time.Time, limit int) (*Taken, error) {
 	var taken []Row
+	taking, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	b := &pgx.Batch{}
 	b.BeginTx(readCommitted)
 	b.Queue(writsql.Statement("EngineTransaction"))
@@ -44,13 +50,15 @@ func (o *Outbox) Take(ctx context.Context, from, until time.Time, limit int) (*T
 		taken, err = pgx.CollectRows(rows, scanRow)
 		return err
 	})
-	results := o.conn.SendBatch(ctx, b)
+	results := o.conn.SendBatch(taking, b)
 	tx := results.Tx()
 	err := results.Close()
 	if err == nil && len(taken) > 0 {
 		return &Taken{Rows: taken, tx: tx}, nil
 	}
-	if rollbackErr := tx.Rollback(context.WithoutCancel(ctx)); err == nil {
+	ending, stop := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer stop()
+	if rollbackErr := tx.Rollback(ending); err == nil {
 		err = rollbackErr
 	}
 	if err != nil {
@@ -80,6 +88,8 @@ type Refusal struct {
 // Finish deletes the published rows, delays the refused ones, and commits; all other rows stay as they were. After an
 // error everything published will be published again, which is harmless.
 func (t *Taken) Finish(ctx context.Context, published []pgtype.TID, refused []Refusal) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+	defer cancel()
 	b := &pgx.Batch{}
 	if len(published) > 0 {
 		b.Queue(writsql.Statement("RelayDelete"), published)
@@ -112,11 +122,15 @@ func (o *Outbox) Seat(ctx context.Context) (bool, error) { return o.ask(ctx, "Re
 
 // Revive makes the refused hints of kinds due at once.
 func (o *Outbox) Revive(ctx context.Context, kinds []string) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	_, err := o.conn.Exec(ctx, writsql.Statement("RelayRevive"), kinds)
 	return err
 }
 
 func (o *Outbox) ask(ctx context.Context, statement string) (yes bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	err = o.conn.QueryRow(ctx, writsql.Statement(statement)).Scan(&yes)
 	return yes, Explain(err)
 }
@@ -129,6 +143,8 @@ type Route struct {
 
 // Routes reads the declared kinds.
 func (o *Outbox) Routes(ctx context.Context) (map[string]Route, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	rows, err := o.conn.Query(ctx, writsql.Statement("RelayKinds"))
 	if err != nil {
 		return nil, fmt.Errorf("read kinds: %w", Explain(err))
@@ -148,6 +164,8 @@ func (o *Outbox) Routes(ctx context.Context) (map[string]Route, error) {
 
 // Listen subscribes the session to the bell.
 func (o *Outbox) Listen(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	_, err := o.conn.Exec(ctx, "LISTEN "+Bell)
 	return err
 }
@@ -172,6 +190,8 @@ func (o *Outbox) Rung(ctx context.Context) (bool, error) {
 
 // NoteDepths writes how many messages wait in each queue; -1: no such queue.
 func (o *Outbox) NoteDepths(ctx context.Context, depths map[string]int) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	queues, ready := make([]string, 0, len(depths)), make([]int64, 0, len(depths))
 	for q, n := range depths {
 		queues, ready = append(queues, q), append(ready, int64(n))

@@ -53,7 +53,7 @@ func (s *Store) shared(ctx context.Context, do func(pgx.Tx, share) error) error 
 	return pgx.BeginTxFunc(ctx, s.pool, readCommitted, func(tx pgx.Tx) error {
 		var before [5]string
 		err := tx.QueryRow(ctx, writsql.Statement("EngineTransaction")).
-			Scan(&before[0], &before[1], &before[2], &before[3], &before[4], nil, nil, nil, nil, nil, nil)
+			Scan(&before[0], &before[1], &before[2], &before[3], &before[4], nil, nil, nil, nil, nil, nil, nil)
 		if err != nil {
 			return err
 		}
@@ -160,6 +160,12 @@ func Down(err error) bool {
 	}
 	return pgErr.Code == "40001" || pgErr.Code == "40P01" || pgErr.Code == "55P03" || pgErr.Code == "25006" ||
 		pgErr.SeverityUnlocalized == "FATAL"
+}
+
+// Transient reports whether err is the server's word that the same statement may well succeed later.
+func Transient(err error) bool {
+	var pgErr *pgconn.PgError
+	return errors.As(err, &pgErr) && Down(err)
 }
 
 // Locked reports whether err says that somebody else held a row's lock for too long.

@@ -44,10 +44,11 @@ WITH u AS (
 SELECT id FROM u;
 
 -- name: FinishFlagged
--- Nobody knows: the handler returned without a certain outcome, or (overdue) has not returned. A reason given before is
--- kept only if this one says less: a handler that returned says more than a deadline that passed.
+-- Nobody knows: the handler returned without a certain outcome, or (overdue) has not returned, which says less than any
+-- reason given before.
 WITH u AS (
-    UPDATE writ.intents i SET flagged_at = coalesce(i.flagged_at, now()), flag_reason = $4::text, error = coalesce($5::text, i.error),
+    UPDATE writ.intents i SET flagged_at = coalesce(i.flagged_at, now()), flag_reason = CASE WHEN $4::text = 'overdue' THEN coalesce(i.flag_reason, 'overdue') ELSE $4::text END,
+        error = coalesce($5::text, i.error),
         probe_at = CASE WHEN $6::boolean THEN coalesce(i.probe_at, now()) ELSE i.probe_at END
     WHERE i.id = $1 AND i.epoch = $2 AND i.worker_id = $3 AND i.state = 'sending'
     RETURNING i.id, i.epoch, i.attempt
@@ -72,6 +73,7 @@ WITH applied AS MATERIALIZED (
         jsonb_build_object('outcome', $4::text, 'error', $5::text, 'state', (SELECT state FROM writ.intents WHERE id = $1),
             'epoch', (SELECT epoch FROM writ.intents WHERE id = $1))
     WHERE NOT EXISTS (SELECT FROM applied) AND NOT EXISTS (
-        SELECT FROM writ.log l WHERE l.intent_id = $1 AND l.epoch = $2 AND l.worker_id = $3 AND l.event = 'late-report')
+        SELECT FROM writ.log l WHERE l.intent_id = $1 AND l.epoch = $2 AND l.worker_id = $3 AND l.event = 'late-report'
+            AND l.why IS NOT DISTINCT FROM $4::text)
 )
 SELECT EXISTS (SELECT FROM applied), coalesce((SELECT state FROM writ.intents WHERE id = $1), 'missing');

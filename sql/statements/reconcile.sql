@@ -44,6 +44,9 @@ WITH stale AS MATERIALIZED (
 )
 INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op) SELECT clock_timestamp(), kind, id, epoch, 'run' FROM u;
 
+-- name: LongestTTL
+SELECT coalesce(max(ttl), '0') FROM writ.workers;
+
 -- name: DeadWorkers
 -- Workers whose heartbeat is too old and whose rows were not looked at since.
 SELECT id FROM writ.workers WHERE heartbeat_at + ttl < now() AND swept_at IS NULL;
@@ -60,7 +63,8 @@ LIMIT $2::int;
 -- name: SettleOrphan
 -- The worker of this attempt died. Manual and probed kinds: flagged. Idempotent ones: a not-done verdict at once, so
 -- epoch + 1. The guard holds the row as read and the worker dead now; $3 and $4 close the race with a pause of the
--- database or of this process, after which every heartbeat looks old: the last observation must be fresh.
+-- database or of this process, after which every heartbeat looks old: the last observation must be fresh, and the worker
+-- silent for its whole TTL since the last pause ($6).
 WITH dead AS MATERIALIZED (
     SELECT i.id, i.kind, i.epoch, i.attempt, i.worker_id, coalesce(k.class, 'manual') AS class, coalesce(k.max_attempts, 10) AS max_attempts,
         coalesce(k.recovers, false) AS recovers,
@@ -68,7 +72,7 @@ WITH dead AS MATERIALIZED (
         w.heartbeat_at
     FROM writ.intents i LEFT JOIN writ.kinds k ON k.name = i.kind LEFT JOIN writ.workers w ON w.id = i.worker_id
     WHERE i.id = $1 AND i.epoch = $2 AND i.state = 'sending' AND i.flagged_at IS NULL
-      AND (w.id IS NULL OR w.heartbeat_at + greatest(w.ttl, $5::interval) < now())
+      AND (w.id IS NULL OR greatest(w.heartbeat_at, $6::timestamptz) + greatest(w.ttl, $5::interval) < now())
       AND clock_timestamp() - $3::timestamptz < $4::interval
     FOR NO KEY UPDATE OF i
 ), flagged AS (
@@ -109,6 +113,7 @@ WITH u AS (
     UPDATE writ.intents i SET probe_at = now() + interval '1 min'
     WHERE i.ctid = ANY (ARRAY(
         SELECT c.ctid FROM writ.intents c WHERE c.probe_at < now() - interval '30 s' AND c.state = 'error'
+          AND EXISTS (SELECT FROM writ.kinds k WHERE k.name = c.kind AND k.recovers)
         ORDER BY c.probe_at LIMIT 1000 FOR NO KEY UPDATE SKIP LOCKED))
     RETURNING i.id, i.kind, i.epoch
 )
@@ -129,7 +134,7 @@ WHERE keep IS NOT NULL;
 -- Deletes up to $4 finished rows of a kind and state that are older than $3, with their keys and log.
 WITH d AS (
     DELETE FROM writ.intents WHERE ctid = ANY (ARRAY(
-        SELECT ctid FROM writ.intents WHERE kind = $1 AND finished_at < $3::timestamptz AND finished_at IS NOT NULL AND state = $2
+        SELECT ctid FROM writ.intents WHERE kind = $1 AND finished_at < $3::timestamptz AND finished_at IS NOT NULL AND state = $2 AND probe_at IS NULL
         ORDER BY finished_at LIMIT $4::int FOR UPDATE SKIP LOCKED))
     RETURNING id
 ), k AS (

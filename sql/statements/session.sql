@@ -3,7 +3,8 @@
 
 -- name: EngineTransaction
 -- Commits are synchronous whatever the session says: an effect must not outrun its claim. Somebody's open transaction on
--- one row must not hold up a batch: after the lock timeout it is written row by row.
+-- one row must not hold up a batch: after the lock timeout it is written row by row. A process that froze inside its own
+-- must not hold rows for ever: the server ends it, and what it held is free.
 -- The rest keeps plans from turning. Hot statements read along an index and stop at their limit; a plan that was made
 -- while the table was small or had no statistics would read all of it, and sort it: measured sixty times slower. A path
 -- that is switched off and must be taken all the same counts as so costly that the JIT compiler would be started for it.
@@ -11,7 +12,7 @@
 SELECT current_setting('lock_timeout'), current_setting('enable_seqscan'), current_setting('enable_bitmapscan'),
     current_setting('enable_sort'), current_setting('jit'),
     set_config('synchronous_commit', 'on', true), set_config('lock_timeout', '1s', true),
-    set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true), set_config('enable_sort', 'off', true),
+    set_config('idle_in_transaction_session_timeout', '30s', true), set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true), set_config('enable_sort', 'off', true),
     set_config('jit', 'off', true);
 
 -- name: ApplicationShare

@@ -31,7 +31,7 @@ UPDATE writ.kinds SET run_ms = $2 WHERE name = $1;
 SELECT name FROM writ.kinds WHERE paused_at IS NOT NULL;
 
 -- name: Claim
--- One epoch and one timeout; $1 is sorted. SKIP LOCKED: another's open transaction on one row must not hold up the
+-- One epoch, and kinds ($5) of one timeout; $1 is sorted. SKIP LOCKED: another's open transaction on one row must not hold up the
 -- batch. Closes the races with another worker (the row lock and state), an old hint (epoch), a cancel (state), a
 -- moved time (run_at), and this worker having been found dead meanwhile (its own row). The ids and the lock come from a
 -- sub-select by primary key, so that the plan is the same with and without statistics.
@@ -39,7 +39,7 @@ UPDATE writ.intents i SET state = 'sending', event = 'attempted', epoch = i.epoc
     started_at = now(), deadline_at = now() + $4::interval, flagged_at = NULL, flag_reason = NULL
 WHERE i.ctid = ANY (ARRAY(
     SELECT c.ctid FROM writ.intents c
-    WHERE c.id = ANY ($1::uuid[]) AND c.epoch = $2::int AND c.state = 'pending' AND c.run_at <= now() AND c.waiting_on = 0
+    WHERE c.id = ANY ($1::uuid[]) AND c.epoch = $2::int AND ($5::text[] IS NULL OR c.kind = ANY ($5::text[])) AND c.state = 'pending' AND c.run_at <= now() AND c.waiting_on = 0
       AND (SELECT writ.is_open()) AND EXISTS (SELECT FROM writ.workers w WHERE w.id = $3 AND w.heartbeat_at + w.ttl > now())
     FOR NO KEY UPDATE SKIP LOCKED))
 RETURNING i.id, i.kind, i.epoch, i.attempt, i.generation, i.args, i.args_version, i.tid, i.parent_id, i.subjects, i.requested_at, i.trace, i.meta;
@@ -49,7 +49,7 @@ RETURNING i.id, i.kind, i.epoch, i.attempt, i.generation, i.args, i.args_version
 -- been applied and this guard fails, or this one wins and the lost one's guard fails whenever the server gets to it.
 UPDATE writ.intents i SET state = 'sending', event = 'attempted', epoch = i.epoch + 1, attempt = i.attempt + 1, worker_id = $3,
     started_at = now(), deadline_at = now() + $4::interval, flagged_at = NULL, flag_reason = NULL
-WHERE i.id = $1 AND i.epoch = $2 AND i.state = 'pending' AND i.run_at <= now() AND i.waiting_on = 0
+WHERE i.id = $1 AND i.epoch = $2 AND ($5::text[] IS NULL OR i.kind = ANY ($5::text[])) AND i.state = 'pending' AND i.run_at <= now() AND i.waiting_on = 0
   AND (SELECT writ.is_open()) AND EXISTS (SELECT FROM writ.workers w WHERE w.id = $3 AND w.heartbeat_at + w.ttl > now())
 RETURNING i.id, i.kind, i.epoch, i.attempt, i.generation, i.args, i.args_version, i.tid, i.parent_id, i.subjects, i.requested_at, i.trace, i.meta;
 
@@ -60,7 +60,7 @@ FROM writ.intents i WHERE i.id = $1 AND i.epoch = $2 AND i.state = 'sending' AND
 
 -- name: ReadHinted
 -- Rows that a claim left out, to tell what their hints are worth.
-SELECT i.id, i.state, i.epoch, i.run_at, i.run_at <= now(), i.waiting_on FROM writ.intents i WHERE i.id = ANY ($1::uuid[]);
+SELECT i.id, i.kind, i.state, i.epoch, i.run_at, i.run_at <= now(), i.waiting_on FROM writ.intents i WHERE i.id = ANY ($1::uuid[]);
 
 -- name: PutBack
 INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op)
@@ -71,7 +71,7 @@ FROM unnest($1::uuid[], $2::text[], $3::int[], $4::text[], $5::interval[], $6::t
 -- An error row whose recovery function is still owed, locked for the transaction that runs it.
 SELECT i.id, i.kind, i.epoch, i.attempt, i.generation, i.args, i.args_version, i.tid, i.parent_id, i.subjects, i.requested_at, i.trace, i.meta,
     coalesce(i.error, '')
-FROM writ.intents i WHERE i.id = $1 AND i.epoch = $2 AND i.state = 'error' AND i.probe_at IS NOT NULL FOR NO KEY UPDATE;
+FROM writ.intents i WHERE i.id = $1 AND i.epoch = $2 AND i.kind = $3 AND i.state = 'error' AND i.probe_at IS NOT NULL FOR NO KEY UPDATE;
 
 -- name: Recovered
 WITH u AS (UPDATE writ.intents SET probe_at = NULL WHERE id = $1 RETURNING id, epoch)
