@@ -12,21 +12,27 @@ import (
 // queues, named as by QueueName. A queue that does not exist is absent from the
 // map. On an error, which is as Publish's, the map holds what was learnt before.
 //
-// It blocks for a round trip per queue, each bounded by Config.ConfirmTimeout;
-// ctx is looked at between them. It does not wait for Publish.
+// It asks on a connection of its own: a queue without a leader does not answer, and
+// giving up on it must not cost what is being published. It blocks for connecting and
+// a round trip per queue, each bounded by Config.ConfirmTimeout.
 func (p *Publisher) Depths(ctx context.Context, queues []string) (map[string]int, error) {
 	depths := make(map[string]int, len(queues))
-	s, err := p.current(ctx)
+	if _, err := p.current(ctx); err != nil {
+		return depths, err
+	}
+	cfg := p.cfg
+	cfg.Name += " (depths)"
+	l, err := dial(ctx, cfg)
 	if err != nil {
 		return depths, err
 	}
-	d := &depthChannel{link: s.link}
-	defer d.close()
+	defer l.close()
+	d := &depthChannel{link: l}
 	for _, queue := range queues {
 		if ctx.Err() != nil {
 			return depths, fmt.Errorf("rabbit: queue depths: %w", context.Cause(ctx))
 		}
-		n, err := d.depth(queue)
+		n, err := d.depth(ctx, queue)
 		var refused *ChannelError
 		switch {
 		case err == nil:
@@ -46,10 +52,9 @@ type depthChannel struct {
 	ch   *amqp.Channel
 }
 
-// depth takes no context: ending one would sever the connection under Publish.
-func (d *depthChannel) depth(queue string) (int, error) {
+func (d *depthChannel) depth(ctx context.Context, queue string) (int, error) {
 	var found amqp.Queue
-	err := d.link.ask(context.Background(), func() (err error) {
+	err := d.link.ask(ctx, func() (err error) {
 		if d.ch == nil {
 			if d.ch, err = d.link.conn.Channel(); err != nil {
 				return err
@@ -62,10 +67,4 @@ func (d *depthChannel) depth(queue string) (int, error) {
 		d.ch = nil // closed by the broker, or gone with the connection
 	}
 	return found.Messages, err
-}
-
-func (d *depthChannel) close() {
-	if d.ch != nil {
-		_ = d.link.ask(context.Background(), d.ch.Close)
-	}
 }
