@@ -30,9 +30,10 @@ compiler:
 test: build compiler ## all tests under the race detector, on real servers
 	$(BIN)/writ dev exec -- go test -race -timeout 8m ./...
 
-lint: ## go vet, staticcheck, formatting
+lint: ## go vet, staticcheck, formatting, modern forms
 	go vet ./... && go vet -tags drill ./internal/drills
 	$(TOOL) staticcheck ./...
+	@out=$$(go fix -diff ./... 2>&1); [ -z "$$out" ] || { echo "old forms (go fix ./...):"; echo "$$out"; exit 1; }
 	$(TOOL) staticcheck -tags drill ./internal/drills
 	@out=$$($(TOOL) gofumpt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "not formatted (make fmt):"; echo "$$out"; exit 1; }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -151,12 +152,7 @@ func Statuses() []string {
 }
 
 func isStatus(word string) bool {
-	for _, s := range Statuses() {
-		if s == word {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(Statuses(), word)
 }
 
 // Why says in one line why an intent is not done yet, or how it ended. Errors: ErrNotFound, ErrNoSchema, or the

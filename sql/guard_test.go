@@ -17,8 +17,8 @@ import (
 
 // engineEvents are what the engine's statements may name, and two that nobody may.
 var engineEvents = []*string{
-	ptr(string(fsm.Attempted)), ptr(string(fsm.Succeeded)), ptr(string(fsm.Retried)), ptr(string(fsm.Failed)),
-	ptr(string(fsm.Happened)), ptr("made-up"), nil,
+	new(string(fsm.Attempted)), new(string(fsm.Succeeded)), new(string(fsm.Retried)), new(string(fsm.Failed)),
+	new(string(fsm.Happened)), new("made-up"), nil,
 }
 
 // engineUpdate sets what an engine statement would, so that no CHECK hides what the trigger says.

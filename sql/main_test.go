@@ -226,8 +226,6 @@ func (b *bench) rollback(t *testing.T, do func(pgx.Tx)) {
 	do(tx)
 }
 
-func ptr[T any](v T) *T { return &v }
-
 // reopen is the bench on a new pool.
 func reopen(t *testing.T, b *bench, url string) *bench {
 	t.Helper()

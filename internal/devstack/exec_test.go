@@ -140,7 +140,7 @@ func requireExit(t *testing.T, self *exec.Cmd, sig syscall.Signal, want int) {
 // requireDead checks that none of the listed pids runs.
 func requireDead(t *testing.T, pids string) {
 	t.Helper()
-	for _, f := range strings.Fields(pids) {
+	for f := range strings.FieldsSeq(pids) {
 		pid, err := strconv.Atoi(f)
 		if err != nil {
 			t.Fatalf("pid %q: %v", f, err)
