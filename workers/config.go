@@ -57,8 +57,9 @@ func (c Config) withDefaults() (Config, error) {
 
 // How a worker moves; not tunable.
 const (
-	// maxPrefetch bounds how many messages of one queue wait here unacked. Each may be a frame of 32 hints.
-	maxPrefetch = 32
+	// maxPrefetch bounds how many messages of one queue wait here unacked. Each may be a frame of 32 hints; where they are
+	// single hints, no more than this many are claimed at once.
+	maxPrefetch = 128
 	// hold is how long messages wait for a free slot before they go back to the outbox, for others or for later: nothing
 	// stays unacked while handlers run.
 	hold = 5 * time.Second

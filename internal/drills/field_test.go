@@ -42,7 +42,7 @@ func newField(t *testing.T) *field {
 	if err != nil {
 		t.Fatal(err)
 	}
-	config.MaxConns = 32 // enough for the creators' rate
+	config.MaxConns = 48 // enough for the creators' rate
 	f.db.Close()
 	if f.db.Pool, err = pgxpool.NewWithConfig(context.Background(), config); err != nil {
 		t.Fatal(err)
@@ -164,7 +164,7 @@ func create(ctx context.Context, db *testkit.DB, kind intent.Kind[effect], args 
 func (f *field) creators(rate int) (stop func() []intent.ID, count *atomic.Int64) {
 	ctx, cancel := context.WithCancel(context.Background())
 	count = new(atomic.Int64)
-	ids := make([][]intent.ID, 16)
+	ids := make([][]intent.ID, 40)
 	var wg sync.WaitGroup
 	for i := range ids {
 		wg.Go(func() {

@@ -64,17 +64,22 @@ func TestOpenTransaction(t *testing.T) {
 		t.Fatal(err)
 	}
 	committed := time.Now()
-	testkit.Until(t, 10*time.Second, "the committed one is claimed", func() (bool, string) {
+	testkit.Until(t, 10*time.Second, "the committed one is published", func() (bool, string) {
+		n := testkit.Value[int](t, f.db, "SELECT count(*) FROM writ.outbox WHERE intent_id = $1", kept.ID)
+		return n == 0, "its hint is in the outbox"
+	})
+	published := time.Since(committed)
+	// It is claimed when what came before it is: behind a backlog of the workers, if they are slower than the creators.
+	testkit.Until(t, time.Minute, "the committed one is claimed", func() (bool, string) {
 		i, err := intent.Get(ctx, f.db, kept.ID)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return i.State != "pending", i.Status
 	})
-	took := time.Since(committed)
-	t.Logf("claimed %v after the commit of a transaction held open 30 s", took)
-	if took > time.Second {
-		t.Errorf("took %v; want at most 1s", took)
+	t.Logf("published %v and claimed %v after the commit of a transaction held open 30 s", published, time.Since(committed))
+	if published > time.Second {
+		t.Errorf("published after %v; want at most 1s", published)
 	}
 	ids := stop()
 	f.awaitRest(time.Minute)

@@ -88,6 +88,9 @@ func playWorker(ctx context.Context, log *slog.Logger) error {
 	return w.Run(ctx)
 }
 
+// toLedger keeps a connection for each slot.
+var toLedger = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 128}}
+
 // post tells the ledger, then sleeps as asked: a worker killed meanwhile has done it and not written it down.
 func post(ctx context.Context, job *workers.Job[effect]) error {
 	body, err := json.Marshal(entry{Key: job.Key(), Epoch: job.Epoch(), Worker: job.WorkerID().String()})
@@ -98,7 +101,7 @@ func post(ctx context.Context, job *workers.Job[effect]) error {
 	if err != nil {
 		return workers.Stop(err)
 	}
-	res, err := http.DefaultClient.Do(req)
+	res, err := toLedger.Do(req)
 	if err != nil {
 		return workers.NotReached(err)
 	}
