@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -116,7 +117,12 @@ func (s *session) pack(rows []store.Row) (parcels []parcel, refused []store.Refu
 	}
 	for _, row := range rows {
 		if row.Op == "" {
-			parcels = append(parcels, parcel{event(row), []pgtype.TID{row.Ref}})
+			message, err := event(row)
+			if err != nil {
+				refused = append(refused, store.Refusal{Refs: []pgtype.TID{row.Ref}, Why: err.Error()})
+				continue
+			}
+			parcels = append(parcels, parcel{message, []pgtype.TID{row.Ref}})
 			continue
 		}
 		route := s.route(row.Kind)
@@ -163,10 +169,15 @@ func (s *session) route(kind string) store.Route {
 }
 
 // event is a row for an exchange: not mandatory, for without a subscriber it is delivered to nobody.
-func event(row store.Row) rabbit.Message {
-	m := rabbit.Message{Exchange: row.Exchange, Key: row.RoutingKey, Headers: row.Headers, Body: row.Payload}
-	if t, ok := row.Headers["content-type"]; ok {
+func event(row store.Row) (rabbit.Message, error) {
+	m := rabbit.Message{Exchange: row.Exchange, Key: row.RoutingKey, Body: row.Payload}
+	if row.Headers != nil {
+		if err := json.Unmarshal(row.Headers, &m.Headers); err != nil {
+			return m, fmt.Errorf("headers: %w", err)
+		}
+	}
+	if t, ok := m.Headers["content-type"]; ok {
 		m.ContentType = fmt.Sprint(t)
 	}
-	return m
+	return m, nil
 }

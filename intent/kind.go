@@ -56,7 +56,7 @@ type Kind[T any] struct {
 type Backoff struct {
 	Min    time.Duration // default 1 s
 	Max    time.Duration // default 1 h
-	Factor float64       // default 2; at least 1
+	Factor float64       // default 2; 1 to 1,000
 }
 
 // Retention is how long finished rows are kept. Forever keeps them for ever.
@@ -122,8 +122,8 @@ func (k Kind[T]) Settings() (Settings, error) {
 		bad(validQueue(s.Queue), "Queue", fmt.Sprintf("%q is not one", s.Queue), "1 to 200 bytes of letters, digits, and . _ : -"),
 		bad(s.Timeout >= time.Millisecond, "Timeout", fmt.Sprintf("is %v", s.Timeout), "at least 1ms; zero is the default of 60s"),
 		bad(s.MaxAttempts > 0, "MaxAttempts", fmt.Sprintf("is %d", s.MaxAttempts), "at least 1; zero is the default of 10"),
-		bad(s.Backoff.Min > 0 && s.Backoff.Max >= s.Backoff.Min && s.Backoff.Factor >= 1, "Backoff",
-			fmt.Sprintf("is %v to %v by %v", s.Backoff.Min, s.Backoff.Max, s.Backoff.Factor), "0 < Min <= Max, Factor >= 1"),
+		bad(s.Backoff.Min > 0 && s.Backoff.Max >= s.Backoff.Min && s.Backoff.Factor >= 1 && s.Backoff.Factor <= 1000, "Backoff",
+			fmt.Sprintf("is %v to %v by %v", s.Backoff.Min, s.Backoff.Max, s.Backoff.Factor), "0 < Min <= Max, 1 <= Factor <= 1000"),
 		bad(s.ArgsVersion > 0, "ArgsVersion", fmt.Sprintf("is %d", s.ArgsVersion), "at least 1"),
 		bad(s.MaxArgs > 0 && s.MaxArgs <= 1<<20, "MaxArgs", fmt.Sprintf("is %d", s.MaxArgs), "1 byte to 1 MiB"),
 	)

@@ -78,7 +78,7 @@ CREATE TABLE writ.outbox (
         (op IN ('run', 'probe', 'recover') AND intent_id IS NOT NULL AND epoch IS NOT NULL AND kind IS NOT NULL AND exchange IS NULL)
         OR (op IS NULL AND exchange IS NOT NULL AND payload IS NOT NULL)),
     CONSTRAINT outbox_headers CHECK (jsonb_typeof(headers) = 'object'),
-    CONSTRAINT outbox_due CHECK (isfinite(due_at))
+    CONSTRAINT outbox_due CHECK (isfinite(due_at) AND due_at >= '2000-01-01 00:00:00+00')
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX outbox_intent ON writ.outbox (intent_id);
 

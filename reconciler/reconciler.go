@@ -108,29 +108,39 @@ func (r *Reconciler) tick(ctx context.Context) {
 // finds workers that seem dead it first observes the database for as long as Config.WorkerTTL, or the longest TTL of
 // any worker, and blocks so long.
 func (r *Reconciler) Once(ctx context.Context) (Report, error) {
-	suspects, err := r.store.Orphans(ctx, nil, 1)
+	total, err := r.through(ctx) // what needs no waiting
 	if err != nil {
-		return Report{}, err
+		return total, err
 	}
-	if len(suspects) > 0 {
-		watching, stop := context.WithCancel(ctx)
-		observing := make(chan struct{})
-		go func() { defer close(observing); r.observe(watching) }()
-		defer func() { stop(); <-observing }()
-		longest, err := r.store.LongestTTL(ctx)
-		if err != nil {
-			return Report{}, err
-		}
-		if err := r.awaitSteady(ctx, max(longest, r.cfg.WorkerTTL)); err != nil {
-			return Report{}, err
-		}
+	suspects, err := r.store.Orphans(ctx, nil, 1)
+	if err != nil || len(suspects) == 0 {
+		return total, err
 	}
+	watching, stop := context.WithCancel(ctx)
+	observing := make(chan struct{})
+	go func() { defer close(observing); r.observe(watching) }()
+	defer func() { stop(); <-observing }()
+	longest, err := r.store.LongestTTL(ctx)
+	if err != nil {
+		return total, err
+	}
+	if err := r.awaitSteady(ctx, max(longest, r.cfg.WorkerTTL)); err != nil {
+		return total, err
+	}
+	r.swept = time.Time{} // look at everything
+	rest, err := r.through(ctx)
+	total.add(rest)
+	return total, err
+}
+
+// through looks until all windows of open rows were looked at.
+func (r *Reconciler) through(ctx context.Context) (Report, error) {
 	var total Report
 	for {
 		report, err := r.look(ctx)
 		total.add(report)
 		r.note(report)
-		if err != nil || r.place == (store.Place{}) { // no further windows of open rows
+		if err != nil || r.place == (store.Place{}) {
 			return total, err
 		}
 	}
@@ -158,6 +168,7 @@ func (r *Reconciler) look(ctx context.Context) (Report, error) {
 	if o, err := r.store.Observe(ctx); err != nil {
 		return report, err
 	} else if !o.Open {
+		r.place = store.Place{}
 		return report, nil // paused, or a copy that nobody adopted
 	}
 	return report, errors.Join(r.requeue(ctx, &report), r.settleDead(ctx, &report), r.pruneOld(ctx, &report))
@@ -240,11 +251,15 @@ func (r *Reconciler) settleDead(ctx context.Context, report *Report) error {
 
 // settle settles orphaned attempts one by one and returns how many were as read.
 func (r *Reconciler) settle(ctx context.Context, found []store.Hint, report *Report) (settled int, err error) {
+	var faults []error
 	for _, h := range found {
 		class, err := r.store.SettleOrphan(ctx, h, r.watch.observed(), r.cfg.WorkerTTL)
 		switch {
 		case store.Locked(err):
 			continue // somebody has its row; that must not hold up the others
+		case err != nil && !store.Down(err):
+			faults = append(faults, err) // nor must one that cannot be settled
+			continue
 		case err != nil:
 			return settled, err
 		case class == "":
@@ -256,7 +271,7 @@ func (r *Reconciler) settle(ctx context.Context, found []store.Hint, report *Rep
 		}
 		settled++
 	}
-	return settled, nil
+	return settled, errors.Join(faults...)
 }
 
 // pruneOld deletes finished rows past their retention, in small transactions, for a bounded time.

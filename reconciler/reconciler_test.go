@@ -251,6 +251,26 @@ func TestDeadWorker_lockedRow(t *testing.T) {
 	}
 }
 
+// TestDeadWorker_steepBackoff: a backoff beyond what an interval can hold is cut to its maximum, for one row and for all
+// that are looked at with it.
+func TestDeadWorker_steepBackoff(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.declare("test.job.idempotent", "idempotent")
+	b.db.Run(t, "UPDATE writ.kinds SET backoff_factor = 1e300, max_attempts = 100")
+	steep, plain := b.insert("test.job.idempotent", 1, 0)[0], b.insert(job.Name, 1, 0)[0]
+	b.db.Run(t, "UPDATE writ.intents SET attempt = 60 WHERE id = $1", steep)
+	w := b.worker(0)
+	b.claim(w, steep, plain)
+	b.silence(w, time.Minute)
+	if got := b.once(); got.Retried != 1 || got.Flagged != 1 {
+		t.Errorf("retried %d and flagged %d; want one each", got.Retried, got.Flagged)
+	}
+	if far := testkit.Value[bool](t, b.db, "SELECT run_at > now() + interval '1 h' FROM writ.intents WHERE id = $1", steep); far {
+		t.Error("the backoff is beyond its maximum")
+	}
+}
+
 // TestPause: after a pause of the database every heartbeat looks old; nothing is flagged on an observation that is not
 // fresh, nor before the workers had time to beat again.
 func TestPause(t *testing.T) {

@@ -68,8 +68,13 @@ const (
 	backlog = 4
 	// overdue is how far past its deadline a handler may be before its row is flagged.
 	overdue = time.Second
-	// hookTries is how often the application's share in a finishing transaction may fail.
-	hookTries = 5
+	// hookTries is how often the application's share in a finishing transaction may fail; a failure that may pass, such as
+	// a deadlock or a lost connection, counts as one hookTransient-th of that.
+	hookTries     = 5
+	hookTransient = 6
+	// unwritten is how long past its deadline the outcome of a handler that returned may stay unwritten before the row is
+	// flagged: nothing is hidden, whatever keeps the outcome from the database.
+	unwritten = time.Minute
 	// afterDrain is how long handlers whose contexts were cancelled get to return, and outcomes to be written.
 	afterDrain = 5 * time.Second
 )

@@ -164,16 +164,15 @@ func (f *finisher) write(ctx context.Context, a *attempt, o store.Outcome) (even
 			return o.Event, true
 		case ctx.Err() != nil:
 			return "", false
-		case errors.As(err, &hook) && !store.Transient(hook.Err), o.Hook != nil && !errors.As(err, &hook) && !store.Down(err):
-			// Its own error, or one that the database had with its statements only at the commit.
-			cause := err
-			if hook != nil {
-				cause = hook.Err
+		case errors.As(err, &hook):
+			// Each counts, or a hook that always fails would keep its row for ever; what may pass counts less.
+			if hooked++; !store.Transient(hook.Err) {
+				hooked += hookTransient - 1
 			}
-			if hooked++; hooked == hookTries {
-				o = hookFailed(a, o, cause)
+			if hooked >= hookTries*hookTransient {
+				o = hookFailed(a, o, hook.Err)
 			}
-			a.log().Error("worker: the application's part of the finishing transaction failed", "try", hooked, "error", cause)
+			a.log().Error("worker: the application's part of the finishing transaction failed", "error", hook.Err)
 		case !store.Down(err):
 			// The database refuses the statement itself. What it is most likely to refuse is the outside's text.
 			if failures++; failures == 2 {

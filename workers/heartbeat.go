@@ -109,15 +109,19 @@ func (p *Pool) sendBeat(ctx context.Context, conn *pgx.Conn) (*pgx.Conn, error) 
 // before they return. Idempotent kinds are never ambiguous; theirs only count as stuck.
 func (p *Pool) flagOverdue(flags *sync.WaitGroup) {
 	for _, a := range p.registry.started() {
-		if a.returned.Load() || time.Since(a.deadline) < overdue || !a.flagged.CompareAndSwap(false, true) {
+		grace, why := overdue, "overdue"
+		if a.returned.Load() {
+			grace, why = unwritten, "unwritten"
+		}
+		if time.Since(a.deadline) < grace || !a.flagged.CompareAndSwap(false, true) {
 			continue
 		}
-		a.log().Warn("worker: the handler is past its deadline and has not returned", "deadline", a.deadline)
+		a.log().Warn("worker: past its deadline without an outcome", "reason", why, "deadline", a.deadline)
 		if a.kind.class == Idempotent {
 			continue
 		}
 		flags.Go(func() {
-			o := store.Outcome{ID: a.ID, Epoch: a.Epoch, Event: store.Flagged, Why: "overdue", Probe: a.kind.class == Probed}
+			o := store.Outcome{ID: a.ID, Epoch: a.Epoch, Event: store.Flagged, Why: why, Probe: a.kind.class == Probed}
 			event, _ := p.finisher.write(p.settling, a, o)
 			p.metrics.finished(a.Kind, event)
 		})

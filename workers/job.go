@@ -119,13 +119,20 @@ func (a *attempt) entered() bool { return a.kind.effect == EffectFromStart || a.
 
 // guarded turns a panic of the application's hook into an error, so that the outcome is not lost with it.
 func guarded(hook func(context.Context, pgx.Tx) error) func(context.Context, pgx.Tx) error {
-	return func(ctx context.Context, tx pgx.Tx) (err error) {
-		defer func() {
-			if p := recover(); p != nil {
-				err = &panicError{value: p}
-			}
+	return func(ctx context.Context, tx pgx.Tx) error {
+		err := errors.New("it ended its goroutine")
+		ended := make(chan struct{})
+		go func() { // of its own, so that ending it (runtime.Goexit) ends nothing else
+			defer close(ended)
+			defer func() {
+				if p := recover(); p != nil {
+					err = &panicError{value: p}
+				}
+			}()
+			err = hook(ctx, tx)
 		}()
-		return hook(ctx, tx)
+		<-ended
+		return err
 	}
 }
 

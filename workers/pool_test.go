@@ -565,6 +565,32 @@ func TestDone_refusedAtCommit(t *testing.T) {
 	}
 }
 
+// TestDone_alwaysCounts: whatever way the application's part fails, it is not called for ever.
+func TestDone_alwaysCounts(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.db.Run(t, "CREATE TABLE taken (n int PRIMARY KEY)")
+	b.db.Run(t, "INSERT INTO taken VALUES (1)")
+	b.work(b.db.URL, workers.Handler[args]{Do: func(_ context.Context, j *workers.Job[args]) error {
+		return j.Done(func(ctx context.Context, tx pgx.Tx) error {
+			switch j.Args.N {
+			case 1: // swallows the error that aborted the transaction: the commit becomes a rollback
+				_, _ = tx.Exec(ctx, "INSERT INTO taken VALUES (1)")
+			case 2:
+				runtime.Goexit()
+			case 3:
+				return tx.Rollback(ctx)
+			}
+			return nil
+		})
+	}})
+	for n := 1; n <= 3; n++ {
+		if got := b.await(b.create(job, n), "ambiguous"); *got.FlagReason != "hook-failed" {
+			t.Errorf("hook %d: flag reason %s; want hook-failed", n, *got.FlagReason)
+		}
+	}
+}
+
 // TestCopy: on a database whose cluster is another one, all else being equal, a worker does not live and starts nothing.
 func TestCopy(t *testing.T) {
 	t.Parallel()

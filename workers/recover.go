@@ -21,6 +21,7 @@ func (c *claimer) recover(h hint) {
 	}
 	c.slots.take(1)
 	c.running.Go(func() {
+		defer c.settle(h, "recovered")
 		defer c.slots.said(1)
 		defer c.slots.returned(1)
 		ctx, cancel := context.WithTimeout(c.handlers, kind.Timeout)
@@ -32,7 +33,6 @@ func (c *claimer) recover(h hint) {
 		if err != nil {
 			c.cfg.Log.Error("worker: the recovery function failed, it is run again later", "id", h.ID, "kind", h.Kind, "error", err)
 		}
-		c.settle(h, "recovered")
 	})
 }
 

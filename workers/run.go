@@ -54,9 +54,6 @@ func (p *Pool) execute(a *attempt) store.Outcome {
 	a.kind.run.add(took)
 
 	o, err := judgeSafely(ctx, a, err)
-	if o.Event == store.Failed {
-		o.Hook = onErrorHook(a, err)
-	}
 	p.metrics.ran(a.Kind, o.Event, took)
 	if err != nil {
 		a.log().Info("worker: attempt ended", "outcome", o.Event, "why", o.Why, "error", err, "took", took)
@@ -75,6 +72,9 @@ func judgeSafely(ctx context.Context, a *attempt, err error) (o store.Outcome, s
 		if p := recover(); p != nil {
 			sane = &panicError{value: fmt.Sprintf("the error that the handler returned panics: %v", p)}
 			o = judge(ctx, a, sane)
+		}
+		if o.Event == store.Failed {
+			o.Hook = onErrorHook(a, sane)
 		}
 	}()
 	return judge(ctx, a, err), err

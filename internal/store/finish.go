@@ -81,7 +81,8 @@ func (s *Store) FinishBatch(ctx context.Context, worker uuid.UUID, outcomes []Ou
 	return slices.DeleteFunc(slices.Clone(outcomes), func(o Outcome) bool { return done[o.ID] }), nil
 }
 
-// HookError is an error of the application's own hook; the transaction was rolled back.
+// HookError is the error of a transaction in which the application's hook was called: its own, or one that the database
+// had with it, up to the commit.
 type HookError struct{ Err error }
 
 func (e *HookError) Error() string { return "hook: " + e.Err.Error() }

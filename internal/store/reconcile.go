@@ -109,7 +109,7 @@ func (s *Store) Requeue(ctx context.Context, hints []Stale) (int64, error) {
 	return n, nil
 }
 
-// LongestTTL returns the longest TTL of any worker that is known.
+// LongestTTL returns the longest TTL of the workers that seem to have died.
 func (s *Store) LongestTTL(ctx context.Context) (longest time.Duration, err error) {
 	err = s.pool.QueryRow(ctx, writsql.Statement("LongestTTL")).Scan(&longest)
 	return longest, err

@@ -29,7 +29,7 @@ type Row struct {
 	Hint
 
 	Exchange, RoutingKey string
-	Headers              map[string]any
+	Headers              []byte // JSON object, or nil
 	Payload              []byte
 }
 

@@ -8,6 +8,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"slices"
 	"time"
 
@@ -50,7 +52,8 @@ type share func(part func(context.Context, pgx.Tx) error) error
 
 // shared is transaction for a unit that an application has a part in.
 func (s *Store) shared(ctx context.Context, do func(pgx.Tx, share) error) error {
-	return pgx.BeginTxFunc(ctx, s.pool, readCommitted, func(tx pgx.Tx) error {
+	entered := false
+	err := pgx.BeginTxFunc(ctx, s.pool, readCommitted, func(tx pgx.Tx) error {
 		var before [5]string
 		err := tx.QueryRow(ctx, writsql.Statement("EngineTransaction")).
 			Scan(&before[0], &before[1], &before[2], &before[3], &before[4], nil, nil, nil, nil, nil, nil, nil)
@@ -61,13 +64,14 @@ func (s *Store) shared(ctx context.Context, do func(pgx.Tx, share) error) error 
 			if _, err := tx.Exec(ctx, writsql.Statement("ApplicationShare"), before[0], before[1], before[2], before[3], before[4]); err != nil {
 				return err
 			}
-			err := part(ctx, tx)
-			if err != nil && !tx.Conn().IsClosed() {
-				return &HookError{err}
-			}
-			return err // with the connection gone it is not the application's fault
+			entered = true
+			return part(ctx, tx)
 		})
 	})
+	if err != nil && entered {
+		return &HookError{err}
+	}
+	return err
 }
 
 // Hint is what a message says: look at this intent, if it is still at this epoch.
@@ -162,10 +166,15 @@ func Down(err error) bool {
 		pgErr.SeverityUnlocalized == "FATAL"
 }
 
-// Transient reports whether err is the server's word that the same statement may well succeed later.
+// Transient reports whether the same transaction may well succeed later: the server says so, or the connection was lost.
+// An application's own error, or a commit that the server turned into a rollback, is not.
 func Transient(err error) bool {
 	var pgErr *pgconn.PgError
-	return errors.As(err, &pgErr) && Down(err)
+	if errors.As(err, &pgErr) {
+		return Down(err)
+	}
+	var netErr net.Error
+	return errors.As(err, &netErr) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 // Locked reports whether err says that somebody else held a row's lock for too long.

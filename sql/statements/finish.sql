@@ -47,7 +47,7 @@ SELECT id FROM u;
 -- Nobody knows: the handler returned without a certain outcome, or (overdue) has not returned, which says less than any
 -- reason given before.
 WITH u AS (
-    UPDATE writ.intents i SET flagged_at = coalesce(i.flagged_at, now()), flag_reason = CASE WHEN $4::text = 'overdue' THEN coalesce(i.flag_reason, 'overdue') ELSE $4::text END,
+    UPDATE writ.intents i SET flagged_at = coalesce(i.flagged_at, now()), flag_reason = CASE WHEN $4::text IN ('overdue', 'unwritten') THEN coalesce(i.flag_reason, $4::text) ELSE $4::text END,
         error = coalesce($5::text, i.error),
         probe_at = CASE WHEN $6::boolean THEN coalesce(i.probe_at, now()) ELSE i.probe_at END
     WHERE i.id = $1 AND i.epoch = $2 AND i.worker_id = $3 AND i.state = 'sending'

@@ -45,7 +45,8 @@ WITH stale AS MATERIALIZED (
 INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op) SELECT clock_timestamp(), kind, id, epoch, 'run' FROM u;
 
 -- name: LongestTTL
-SELECT coalesce(max(ttl), '0') FROM writ.workers;
+-- Of the workers that seem to have died.
+SELECT coalesce(max(ttl), '0') FROM writ.workers WHERE heartbeat_at + ttl < now() AND swept_at IS NULL;
 
 -- name: DeadWorkers
 -- Workers whose heartbeat is too old and whose rows were not looked at since.
@@ -68,7 +69,8 @@ LIMIT $2::int;
 WITH dead AS MATERIALIZED (
     SELECT i.id, i.kind, i.epoch, i.attempt, i.worker_id, coalesce(k.class, 'manual') AS class, coalesce(k.max_attempts, 10) AS max_attempts,
         coalesce(k.recovers, false) AS recovers,
-        least(coalesce(k.backoff_max, '1 h'), coalesce(k.backoff_min, '1 s') * coalesce(k.backoff_factor, 2) ^ least(i.attempt - 1, 30)) * random() AS backoff,
+        least(extract(epoch FROM coalesce(k.backoff_max, '1 h')), extract(epoch FROM coalesce(k.backoff_min, '1 s'))
+            * least(coalesce(k.backoff_factor, 2), 1000) ^ least(i.attempt - 1, 30)) * random() * interval '1 s' AS backoff,
         w.heartbeat_at
     FROM writ.intents i LEFT JOIN writ.kinds k ON k.name = i.kind LEFT JOIN writ.workers w ON w.id = i.worker_id
     WHERE i.id = $1 AND i.epoch = $2 AND i.state = 'sending' AND i.flagged_at IS NULL
@@ -134,7 +136,8 @@ WHERE keep IS NOT NULL;
 -- Deletes up to $4 finished rows of a kind and state that are older than $3, with their keys and log.
 WITH d AS (
     DELETE FROM writ.intents WHERE ctid = ANY (ARRAY(
-        SELECT ctid FROM writ.intents WHERE kind = $1 AND finished_at < $3::timestamptz AND finished_at IS NOT NULL AND state = $2 AND probe_at IS NULL
+        SELECT ctid FROM writ.intents WHERE kind = $1 AND finished_at < $3::timestamptz AND finished_at IS NOT NULL AND state = $2
+          AND (probe_at IS NULL OR NOT EXISTS (SELECT FROM writ.kinds k WHERE k.name = $1 AND k.recovers))
         ORDER BY finished_at LIMIT $4::int FOR UPDATE SKIP LOCKED))
     RETURNING id
 ), k AS (

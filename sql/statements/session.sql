@@ -16,6 +16,6 @@ SELECT current_setting('lock_timeout'), current_setting('enable_seqscan'), curre
     set_config('jit', 'off', true);
 
 -- name: ApplicationShare
--- The application's own statements run under its own settings.
-SELECT set_config('lock_timeout', $1, true), set_config('enable_seqscan', $2, true), set_config('enable_bitmapscan', $3, true),
+-- The application's own statements run under its own settings, and may pause for longer.
+SELECT set_config('idle_in_transaction_session_timeout', '5min', true), set_config('lock_timeout', $1, true), set_config('enable_seqscan', $2, true), set_config('enable_bitmapscan', $3, true),
     set_config('enable_sort', $4, true), set_config('jit', $5, true);
