@@ -82,6 +82,7 @@ BEGIN
                     WHEN 'worker-died' THEN CASE WHEN s.worker_alive THEN 'its worker was taken for dead, but is back'
                         ELSE 'its worker died' || coalesce(', last heard of ' || writ.span(now() - s.heartbeat_at) || ' ago', '') END
                     WHEN 'overdue' THEN 'its handler is past the deadline and has not returned'
+                    WHEN 'unwritten' THEN 'its handler returned, and what it said cannot be written down'
                     WHEN 'timeout' THEN 'its handler was cut off by its timeout' || coalesce(': ' || s.error, '')
                     WHEN 'cancelled' THEN 'its worker was stopped before it ended' || coalesce(': ' || s.error, '')
                     WHEN 'panic' THEN 'its handler broke off with a ' || coalesce(s.error, 'panic')
