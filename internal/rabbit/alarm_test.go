@@ -16,9 +16,6 @@ import (
 // shared one would disturb whoever else tests with it.
 func TestPrivateBroker(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("it starts a broker, which takes ten seconds")
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	t.Cleanup(cancel)
 	stack, err := devstack.Up(ctx, devstack.Options{Dir: t.TempDir(), Mode: devstack.ModePrivate})
