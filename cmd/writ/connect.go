@@ -11,7 +11,9 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/spf13/cobra"
 
+	"github.com/writhq/writ/intent"
 	"github.com/writhq/writ/internal/devstack"
 	"github.com/writhq/writ/internal/store"
 )
@@ -138,4 +140,25 @@ func secrets(u *url.URL) []string {
 		}
 	}
 	return out
+}
+
+// lookCommand is a verb that looks at one intent.
+func (a *app) lookCommand(verb, short string, look func(context.Context, *pgxpool.Pool, intent.ID) error) *cobra.Command {
+	return &cobra.Command{
+		Use:   verb + " ID",
+		Short: short,
+		Args:  words("ID"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			id, err := parseID(args[0])
+			if err != nil {
+				return err
+			}
+			pool, err := a.connect(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer pool.Close()
+			return look(cmd.Context(), pool, id)
+		},
+	}
 }

@@ -8,30 +8,17 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/spf13/cobra"
 
 	"github.com/writhq/writ/intent"
 )
 
 func (a *app) getCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "get ID",
-		Short: "Show one intent: where it stands, why, and its arguments",
-		Args:  words("ID"),
-		RunE:  func(cmd *cobra.Command, args []string) error { return a.get(cmd.Context(), args[0]) },
-	}
+	return a.lookCommand("get", "Show one intent: where it stands, why, and its arguments", a.get)
 }
 
-func (a *app) get(ctx context.Context, word string) error {
-	id, err := parseID(word)
-	if err != nil {
-		return err
-	}
-	pool, err := a.connect(ctx)
-	if err != nil {
-		return err
-	}
-	defer pool.Close()
+func (a *app) get(ctx context.Context, pool *pgxpool.Pool, id intent.ID) error {
 	i, err := intent.Get(ctx, pool, id)
 	if err != nil {
 		return err

@@ -5,30 +5,17 @@ import (
 	"fmt"
 	"regexp"
 
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/spf13/cobra"
 
 	"github.com/writhq/writ/intent"
 )
 
 func (a *app) timelineCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "timeline ID",
-		Short: "Show what happened to an intent: attempts, flags, verdicts, who and why",
-		Args:  words("ID"),
-		RunE:  func(cmd *cobra.Command, args []string) error { return a.timeline(cmd.Context(), args[0]) },
-	}
+	return a.lookCommand("timeline", "Show what happened to an intent: attempts, flags, verdicts, who and why", a.timeline)
 }
 
-func (a *app) timeline(ctx context.Context, word string) error {
-	id, err := parseID(word)
-	if err != nil {
-		return err
-	}
-	pool, err := a.connect(ctx)
-	if err != nil {
-		return err
-	}
-	defer pool.Close()
+func (a *app) timeline(ctx context.Context, pool *pgxpool.Pool, id intent.ID) error {
 	entries, err := intent.Timeline(ctx, pool, id)
 	if err != nil {
 		return err

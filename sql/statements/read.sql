@@ -32,9 +32,6 @@ SELECT kind, state, count(*), greatest(0, coalesce(extract(epoch FROM now() - mi
     UNION ALL SELECT kind, 'error', failed_at FROM writ.intents WHERE failed_at IS NOT NULL) t
 GROUP BY kind, state;
 
--- name: Ambiguous
-SELECT count(*) FROM writ.intents WHERE flagged_at IS NOT NULL;
-
 -- name: Happened
 SELECT state, epoch FROM writ.happened($1::uuid, $2::text, $3::int, $4::text, $5::text, $6::jsonb);
 
