@@ -40,7 +40,12 @@ func newClaimer(p *Pool, installation uuid.UUID, deliveries <-chan rabbit.Delive
 
 // settle notes that a hint was claimed, found moot, or put back.
 func (c *claimer) settle(h hint, result string) {
-	c.metrics.hints.WithLabelValues(result).Inc()
+	c.metrics.settled(result, 1)
+	c.release(h)
+}
+
+// release acks a hint's frame if it is the last one of it.
+func (c *claimer) release(h hint) {
 	if h.frame.left.down() {
 		// A stale ack is harmless: the broker delivers the frame again, and its hints are moot then.
 		_ = h.frame.delivery.Ack()
@@ -132,7 +137,7 @@ func (c *claimer) unpack(d rabbit.Delivery) {
 			result = "foreign"
 		}
 		c.cfg.Log.Warn("worker: dropped a message", "why", result, "queue", d.Queue, "installation", d.Installation, "error", err)
-		c.metrics.hints.WithLabelValues(result).Inc()
+		c.metrics.settled(result, 1)
 		_ = d.Ack()
 		return
 	}
@@ -236,10 +241,11 @@ func (c *claimer) begin(ctx context.Context, batch []hint, claimed []store.Claim
 		got[row.ID] = true
 		c.start(row, sent)
 	}
+	c.metrics.settled("claimed", len(claimed))
 	var rest []hint
 	for _, h := range batch {
 		if got[h.ID] {
-			c.settle(h, "claimed")
+			c.release(h)
 		} else {
 			rest = append(rest, h)
 		}

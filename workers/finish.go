@@ -142,7 +142,7 @@ func (f *finisher) single(ctx context.Context, d finished) {
 func (f *finisher) release(d finished, event string) {
 	f.p.registry.leave(claim{d.o.ID, d.o.Epoch - 1})
 	f.p.slots.said(1)
-	f.p.metrics.finished(d.a.Kind, event)
+	f.p.metrics.kinds[d.a.Kind].finished(event)
 }
 
 // write writes one outcome singly and repeats that until it is resolved. It returns the event that was written, which is

@@ -123,7 +123,7 @@ func (p *Pool) flagOverdue(flags *sync.WaitGroup) {
 		flags.Go(func() {
 			o := store.Outcome{ID: a.ID, Epoch: a.Epoch, Event: store.Flagged, Why: why, Probe: a.kind.class == Probed}
 			event, _ := p.finisher.write(p.settling, a, o)
-			p.metrics.finished(a.Kind, event)
+			p.metrics.kinds[a.Kind].finished(event)
 		})
 	}
 }

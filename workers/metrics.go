@@ -1,6 +1,7 @@
 package workers
 
 import (
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -15,9 +16,10 @@ type metrics struct {
 	duration    *prometheus.HistogramVec
 	late        prometheus.Counter
 	stuck       prometheus.Gauge
+	kinds       map[string]*kindMetrics
 }
 
-func newMetrics(r prometheus.Registerer) *metrics {
+func newMetrics(r prometheus.Registerer, kinds []string) *metrics {
 	m := &metrics{
 		hints: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "writ_hints_total", Help: "Hints by what they were worth: claimed, moot, held, put back, busy, elsewhere, missing, foreign, malformed, recovered.",
@@ -38,21 +40,49 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	if r != nil {
 		r.MustRegister(m.hints, m.transitions, m.duration, m.late, m.stuck)
 	}
+	m.kinds = make(map[string]*kindMetrics, len(kinds))
+	for _, kind := range kinds {
+		m.kinds[kind] = m.of(kind)
+	}
 	return m
 }
 
-func (m *metrics) claimed(kind string) {
-	m.transitions.WithLabelValues(kind, "pending", "sending").Inc()
+// settled counts hints by what they were worth.
+func (m *metrics) settled(result string, n int) { m.hints.WithLabelValues(result).Add(float64(n)) }
+
+// kindMetrics are the series of one kind. Each begins to exist with its first event: hundreds of kinds would otherwise
+// export thousands of zeros.
+type kindMetrics struct {
+	claimed func() prometheus.Counter
+	entered map[string]func() prometheus.Counter  // by event
+	took    map[string]func() prometheus.Observer // by event
 }
 
-func (m *metrics) ran(kind, outcome string, took time.Duration) {
-	m.duration.WithLabelValues(kind, outcome).Observe(took.Seconds())
+// states are where the events of an outcome lead, in the words of the metrics.
+var states = map[string]string{
+	store.Succeeded: "sent", store.Retried: "pending", store.Failed: "error", store.Flagged: store.Ambiguous,
 }
 
-func (m *metrics) finished(kind, event string) {
-	to, ok := map[string]string{store.Succeeded: "sent", store.Retried: "pending", store.Failed: "error", store.Flagged: store.Ambiguous}[event]
-	if !ok {
-		return
+func (m *metrics) of(kind string) *kindMetrics {
+	k := &kindMetrics{
+		claimed: sync.OnceValue(func() prometheus.Counter { return m.transitions.WithLabelValues(kind, "pending", "sending") }),
+		entered: map[string]func() prometheus.Counter{},
+		took:    map[string]func() prometheus.Observer{},
 	}
-	m.transitions.WithLabelValues(kind, "sending", to).Inc()
+	for event, state := range states {
+		k.entered[event] = sync.OnceValue(func() prometheus.Counter { return m.transitions.WithLabelValues(kind, "sending", state) })
+		k.took[event] = sync.OnceValue(func() prometheus.Observer { return m.duration.WithLabelValues(kind, event) })
+	}
+	return k
+}
+
+func (k *kindMetrics) ran(event string, took time.Duration) {
+	k.took[event]().Observe(took.Seconds())
+}
+
+// finished counts a written outcome; none if a verdict came first.
+func (k *kindMetrics) finished(event string) {
+	if entered, ok := k.entered[event]; ok {
+		entered().Inc()
+	}
 }

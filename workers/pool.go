@@ -29,11 +29,12 @@ type Pool struct {
 	host    string
 	metrics *metrics
 
-	pulse    pulse
-	registry registry
-	slots    *slots
-	finisher *finisher
-	paused   atomic.Pointer[map[string]bool]
+	pulse     pulse
+	registry  registry
+	slots     *slots
+	finisher  *finisher
+	executors *executors
+	paused    atomic.Pointer[map[string]bool]
 
 	handlers context.Context // parent of every handler's context; outlives Run's
 	stop     context.CancelCauseFunc
@@ -66,12 +67,13 @@ func New(pool *pgxpool.Pool, amqpURL string, mux *Mux, cfg Config) (*Pool, error
 	}
 	p := &Pool{
 		cfg: cfg, mux: mux, pool: pool, store: store.New(pool), amqpURL: amqpURL,
-		id: intent.NewID(), host: host, metrics: newMetrics(cfg.Metrics), slots: newSlots(cfg.Slots),
+		id: intent.NewID(), host: host, metrics: newMetrics(cfg.Metrics, mux.names()), slots: newSlots(cfg.Slots),
 	}
 	p.pulse.ttl = cfg.TTL
 	p.registry.held = map[claim]*attempt{}
 	p.paused.Store(&map[string]bool{})
 	p.finisher = newFinisher(p)
+	p.executors = newExecutors(p.attend)
 	p.handlers, p.stop = context.WithCancelCause(context.Background())
 	p.settling, p.settled = context.WithCancel(context.Background())
 	p.setProblem(errors.New("not running"))
@@ -111,6 +113,7 @@ func (p *Pool) setProblem(err error) {
 // returns an error only for a wrong AMQP URL. Call it once.
 func (p *Pool) Run(ctx context.Context) error {
 	defer p.settled()
+	defer p.executors.close()
 	settings, ok := p.register(ctx)
 	if !ok {
 		return nil

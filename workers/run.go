@@ -20,7 +20,7 @@ func (p *Pool) start(c store.Claimed, sent time.Time) {
 		logger: p.cfg.Log,
 	}
 	p.registry.start(claim{c.ID, c.Epoch - 1}, a)
-	p.metrics.claimed(c.Kind)
+	p.metrics.kinds[c.Kind].claimed().Inc()
 	if !p.pulse.alive() || !time.Now().Before(a.deadline) || p.handlers.Err() != nil {
 		a.returned.Store(true)
 		p.slots.returned(1)
@@ -29,16 +29,25 @@ func (p *Pool) start(c store.Claimed, sent time.Time) {
 		})
 		return
 	}
-	p.running.Go(func() {
-		// Deferred, for a handler may end its goroutine (runtime.Goexit).
-		o, _ := judgeSafely(p.handlers, a, errGone)
-		defer func() {
-			a.returned.Store(true)
-			p.slots.returned(1)
-			p.finisher.submit(a, o)
-		}()
-		o = p.execute(a)
-	})
+	p.running.Add(1)
+	p.executors.run(a)
+}
+
+// attend runs an attempt, from its handler's start to handing its outcome over.
+func (p *Pool) attend(a *attempt) {
+	defer p.running.Done()
+	var o store.Outcome
+	returned := false
+	defer func() { // deferred, for a handler may end its goroutine (runtime.Goexit)
+		if !returned {
+			o, _ = judgeSafely(p.handlers, a, errGone)
+		}
+		a.returned.Store(true)
+		p.slots.returned(1)
+		p.finisher.submit(a, o)
+	}()
+	o = p.execute(a)
+	returned = true
 }
 
 // errGone is what a handler says that never returned.
@@ -54,7 +63,7 @@ func (p *Pool) execute(a *attempt) store.Outcome {
 	a.kind.run.add(took)
 
 	o, err := judgeSafely(ctx, a, err)
-	p.metrics.ran(a.Kind, o.Event, took)
+	p.metrics.kinds[a.Kind].ran(o.Event, took)
 	if err != nil {
 		a.log().Info("worker: attempt ended", "outcome", o.Event, "why", o.Why, "error", err, "took", took)
 		var panicked *panicError
