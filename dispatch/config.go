@@ -52,13 +52,15 @@ func (c Config) withDefaults() (Config, error) {
 
 // How the relay moves; measured, not tunable.
 const (
-	// frameShare and maxFrame: a batch of n rows travels in frames of n/32 hints, at most 32, so that a trickle goes
-	// singly and a backlog in frames.
+	// A batch of n rows travels in frames of n/32 hints, at most 32, so that a trickle goes singly and a backlog in frames;
+	// only hints of kinds whose typical run time is shortRun at most: a frame of slow jobs would sit in one worker while
+	// others idle. Frames of kinds that run for briefRun at most are four times as large: they are gone in no time, and
+	// the broker's work is by the message.
 	frameShare = 32
 	maxFrame   = 32
-	// shortRun is the typical run time up to which hints share a frame: a frame of slow jobs would sit in one worker
-	// while others idle.
-	shortRun = 50 * time.Millisecond
+	shortRun   = 50 * time.Millisecond
+	briefRun   = time.Millisecond
+	briefly    = 4
 	// trail is how far behind the newest row seen the next scan begins. Rows commit out of order by a few milliseconds;
 	// those that come later are found by the scan for stragglers.
 	trail = 100 * time.Millisecond

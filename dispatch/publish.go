@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgtype"
 
@@ -105,7 +106,6 @@ func (s *session) sendSingly(ctx context.Context, parcels []parcel, fates []rabb
 
 // pack makes messages of rows: hints of one queue share frames if their kinds run shortly, all else travels singly.
 func (s *session) pack(rows []store.Row) (parcels []parcel, refused []store.Refusal) {
-	size := min(max(1, len(rows)/frameShare), maxFrame)
 	open := map[string]*frame{} // by queue
 	flush := func(f *frame) {
 		message, err := rabbit.HintMessage(s.installation, f.queue, f.hints)
@@ -131,19 +131,22 @@ func (s *session) pack(rows []store.Row) (parcels []parcel, refused []store.Refu
 			refused = append(refused, store.Refusal{Refs: []pgtype.TID{row.Ref}, Why: err.Error()})
 			continue
 		}
-		f := &frame{queue: queue}
-		shared := size > 1 && route.Typical > 0 && route.Typical <= shortRun
-		if shared {
+		size := frameSize(len(rows), route.Typical)
+		f := &frame{queue: queue, most: size}
+		if size > 1 {
 			if open[queue] == nil {
 				open[queue] = f
 			}
 			f = open[queue]
+			f.most = min(f.most, size)
 		}
 		f.hints = append(f.hints, rabbit.Hint{Op: row.Op, Epoch: row.Epoch, Kind: row.Kind, ID: row.ID})
 		f.refs = append(f.refs, row.Ref)
-		if !shared || len(f.hints) == size {
+		if len(f.hints) >= f.most {
 			flush(f)
-			delete(open, queue)
+			if open[queue] == f {
+				delete(open, queue)
+			}
 		}
 	}
 	for _, f := range open {
@@ -152,9 +155,21 @@ func (s *session) pack(rows []store.Row) (parcels []parcel, refused []store.Refu
 	return parcels, refused
 }
 
+// frameSize is how many hints of a kind travel together when rows are at hand.
+func frameSize(rows int, typical time.Duration) int {
+	switch {
+	case typical <= 0 || typical > shortRun:
+		return 1
+	case typical <= briefRun:
+		return briefly * min(max(1, rows/frameShare), maxFrame)
+	}
+	return min(max(1, rows/frameShare), maxFrame)
+}
+
 // frame is a message in the making.
 type frame struct {
 	queue string
+	most  int
 	hints []rabbit.Hint
 	refs  []pgtype.TID
 }

@@ -166,17 +166,25 @@ func TestPublish(t *testing.T) {
 
 func TestPublish_framesShortKinds(t *testing.T) {
 	t.Parallel()
-	b := setup(t)
-	b.declare()
-	b.db.Run(t, "INSERT INTO writ.kinds (name, queue, class, run_ms) VALUES ($1, $1, 'manual', 2)", ping.Name)
-	b.create(1000)
-	b.relay(b.db.URL, testkit.AMQPURL(t))
-	b.awaitEmptyOutbox()
-	if n := b.messages(); n != (1000+30)/31 {
-		t.Errorf("%d messages for a backlog of 1,000; want frames of 31", n)
-	}
-	if got := b.hinted(); len(got) != 1000 {
-		t.Errorf("hints for %d intents; want 1,000", len(got))
+	for name, test := range map[string]struct {
+		ms    float64
+		frame int
+	}{"brief": {0.5, 4 * 31}, "short": {2, 31}, "long": {60, 1}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			b.declare()
+			b.db.Run(t, "INSERT INTO writ.kinds (name, queue, class, run_ms) VALUES ($1, $1, 'manual', $2)", ping.Name, test.ms)
+			b.create(1000)
+			b.relay(b.db.URL, testkit.AMQPURL(t))
+			b.awaitEmptyOutbox()
+			if n, want := b.messages(), (1000+test.frame-1)/test.frame; n != want {
+				t.Errorf("%d messages for a backlog of 1,000; want %d, frames of %d", n, want, test.frame)
+			}
+			if got := b.hinted(); len(got) != 1000 {
+				t.Errorf("hints for %d intents; want 1,000", len(got))
+			}
+		})
 	}
 }
 

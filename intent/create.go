@@ -74,7 +74,12 @@ func (k Kind[T]) Create(ctx context.Context, tx Tx, args T, opts Opts) (Created,
 	if err != nil {
 		return Created{}, err
 	}
+	return k.create(ctx, tx, r)
+}
+
+func (k Kind[T]) create(ctx context.Context, tx Tx, r store.Request) (Created, error) {
 	var created bool
+	var err error
 	if r.Key == nil {
 		created, err = store.Create(ctx, tx, r)
 	} else {
@@ -171,6 +176,7 @@ func (k Kind[T]) request(args T, o Opts) (store.Request, error) {
 		if r.ID, err = uuid.NewV7(); err != nil {
 			return r, fmt.Errorf("make an id: %w", err)
 		}
+		r.Fresh = true
 	}
 	if r.TID == uuid.Nil {
 		r.TID = r.ID

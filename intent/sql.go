@@ -45,10 +45,10 @@ func portable(arg any) any {
 			return nil
 		}
 		return v.String()
-	case []uuid.UUID:
-		return store.ArrayLiteral(texts(v, uuid.UUID.String))
-	case []*uuid.UUID:
-		return store.NullableArrayLiteral(pointers(v, uuid.UUID.String))
+	case store.UUIDs:
+		return store.ArrayLiteral(texts([]uuid.UUID(v), uuid.UUID.String))
+	case store.NullableUUIDs:
+		return store.NullableArrayLiteral(pointers([]*uuid.UUID(v), uuid.UUID.String))
 	case []string:
 		if v == nil {
 			return nil

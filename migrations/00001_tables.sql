@@ -3,18 +3,12 @@
 
 -- +goose Up
 CREATE TABLE writ.intents (
+    -- Fixed width and never null first: the server then knows where in the row they stand. Of the nullable ones those that
+    -- a claim writes come first.
     id           uuid        PRIMARY KEY,
     tid          uuid        NOT NULL,              -- transaction id, shared by all that one root caused
-    parent_id    uuid,
-    worker_id    uuid,                              -- who claimed it last
     requested_at timestamptz NOT NULL DEFAULT now(),
     run_at       timestamptz NOT NULL DEFAULT now(),
-    started_at   timestamptz,
-    deadline_at  timestamptz,
-    finished_at  timestamptz,
-    failed_at    timestamptz,
-    flagged_at   timestamptz,                       -- ambiguous since
-    probe_at     timestamptz,                       -- a worker with the kind's code owes it a look: probe or recovery
     epoch        int         NOT NULL DEFAULT 0,    -- fencing token
     attempt      int         NOT NULL DEFAULT 0,
     generation   int         NOT NULL DEFAULT 0,    -- part of the idempotency key from 1 on
@@ -22,11 +16,19 @@ CREATE TABLE writ.intents (
     probes       int         NOT NULL DEFAULT 0,
     requeues     int         NOT NULL DEFAULT 0,
     waiting_on   int         NOT NULL DEFAULT 0,    -- the one admission gate: 0 means it may be claimed
-    kind         text        NOT NULL,
     state        text        NOT NULL DEFAULT 'pending',
-    event        text,                              -- set by every engine statement; null: written by hand
-    flag_reason  text,
+    kind         text        COLLATE "C" NOT NULL,  -- "C", as all names of kinds and queues: their indexes compare bytes
     args         jsonb       NOT NULL DEFAULT '{}',
+    event        text,                              -- set by every engine statement; null: written by hand
+    worker_id    uuid,                              -- who claimed it last
+    started_at   timestamptz,
+    deadline_at  timestamptz,
+    finished_at  timestamptz,
+    failed_at    timestamptz,
+    flagged_at   timestamptz,                       -- ambiguous since
+    flag_reason  text,
+    probe_at     timestamptz,                       -- a worker with the kind's code owes it a look: probe or recovery
+    parent_id    uuid,
     subjects     text[],
     trace        text,
     progress     jsonb,
@@ -65,7 +67,7 @@ CREATE TABLE writ.outbox (
     due_at      timestamptz NOT NULL,
     intent_id   uuid,
     epoch       int,
-    kind        text,
+    kind        text        COLLATE "C",
     op          text,                               -- run, probe, recover: a hint. Null: an event
     exchange    text,
     routing_key text,
@@ -101,8 +103,8 @@ CREATE TABLE writ.workers (
 
 -- The one home of what is known about a kind. Workers write it; the relay, the reconciler and people read it.
 CREATE TABLE writ.kinds (
-    name                text             PRIMARY KEY,
-    queue               text             NOT NULL,
+    name                text             COLLATE "C" PRIMARY KEY,
+    queue               text             COLLATE "C" NOT NULL,
     class               text             NOT NULL CHECK (class IN ('idempotent', 'probed', 'manual')),
     timeout             interval         NOT NULL DEFAULT '60 s',
     settle              interval         NOT NULL DEFAULT '30 s',
@@ -143,7 +145,7 @@ CREATE INDEX log_intent ON writ.log (intent_id, id);
 
 -- Creation keys: the second creation under a key gets the first one's intent.
 CREATE TABLE writ.keys (
-    kind      text NOT NULL,
+    kind      text COLLATE "C" NOT NULL,
     key       text NOT NULL,
     intent_id uuid NOT NULL,
     PRIMARY KEY (kind, key)
@@ -165,7 +167,7 @@ CREATE TABLE writ.settings (
 
 -- Queue depths as the relay last saw them.
 CREATE TABLE writ.relay (
-    queue   text        PRIMARY KEY,
+    queue   text        COLLATE "C" PRIMARY KEY,
     ready   bigint,                                 -- null: no such queue
     seen_at timestamptz NOT NULL DEFAULT clock_timestamp()
 ) WITH (fillfactor = 50);

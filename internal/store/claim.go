@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	writsql "github.com/writhq/writ/sql"
 )
@@ -26,12 +27,13 @@ type Claimed struct {
 	RequestedAt time.Time
 	Trace       *string
 	Meta        []byte
+	Ref         pgtype.TID // where the row stands, for its outcome
 }
 
 func (c *Claimed) targets() []any {
 	return []any{
-		&c.ID, &c.Kind, &c.Epoch, &c.Attempt, &c.Generation, &c.Args, &c.ArgsVersion, &c.TID, &c.ParentID,
-		&c.Subjects, &c.RequestedAt, &c.Trace, &c.Meta,
+		(*uuidTarget)(&c.ID), &c.Kind, &c.Epoch, &c.Attempt, &c.Generation, &c.Args, &c.ArgsVersion, (*uuidTarget)(&c.TID), &c.ParentID,
+		&c.Subjects, &c.RequestedAt, &c.Trace, &c.Meta, &c.Ref,
 	}
 }
 
@@ -50,7 +52,7 @@ func (s *Store) Claim(ctx context.Context, worker uuid.UUID, groups []Group) ([]
 	var out []Claimed
 	b := begin()
 	for _, g := range groups {
-		b.Queue(writsql.Statement("Claim"), g.IDs, g.Epoch, worker, g.Timeout, g.Kinds).Query(func(rows pgx.Rows) error {
+		b.Queue(writsql.Statement("Claim"), UUIDs(g.IDs), g.Epoch, worker, g.Timeout, g.Kinds).Query(func(rows pgx.Rows) error {
 			for rows.Next() {
 				var c Claimed
 				if err := rows.Scan(c.targets()...); err != nil {
@@ -110,9 +112,9 @@ type Standing struct {
 func (s *Store) Standings(ctx context.Context, ids []uuid.UUID) (map[uuid.UUID]Standing, error) {
 	out := make(map[uuid.UUID]Standing, len(ids))
 	b := begin()
-	b.Queue(writsql.Statement("ReadHinted"), ids).Query(func(rows pgx.Rows) error {
+	b.Queue(writsql.Statement("ReadHinted"), UUIDs(ids)).Query(func(rows pgx.Rows) error {
 		var st Standing
-		_, err := pgx.ForEachRow(rows, []any{&st.ID, &st.Kind, &st.State, &st.Epoch, &st.RunAt, &st.Due, &st.WaitingOn}, func() error {
+		_, err := pgx.ForEachRow(rows, []any{(*uuidTarget)(&st.ID), &st.Kind, &st.State, &st.Epoch, &st.RunAt, &st.Due, &st.WaitingOn}, func() error {
 			out[st.ID] = st
 			return nil
 		})
@@ -143,7 +145,7 @@ func (s *Store) PutBack(ctx context.Context, backs []Back) error {
 			runAt[i] = &b.RunAt
 		}
 	}
-	if _, err := s.pool.Exec(ctx, writsql.Statement("PutBack"), id, kind, epoch, op, delay, runAt); err != nil {
+	if _, err := s.pool.Exec(ctx, writsql.Statement("PutBack"), UUIDs(id), kind, epoch, op, delay, runAt); err != nil {
 		return fmt.Errorf("put hints back: %w", err)
 	}
 	return nil

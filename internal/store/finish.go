@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	writsql "github.com/writhq/writ/sql"
 )
@@ -19,9 +20,10 @@ import (
 type Outcome struct {
 	ID    uuid.UUID
 	Epoch int32
-	Event string // succeeded, retried, failed or flagged
-	Error string // of the handler; cleaned before it is written
-	Why   string // retried, failed: in a word. Flagged: the reason
+	Ref   pgtype.TID // of the claim
+	Event string     // succeeded, retried, failed or flagged
+	Error string     // of the handler; cleaned before it is written
+	Why   string     // retried, failed: in a word. Flagged: the reason
 
 	Delay time.Duration // retried: until the next attempt
 	Free  bool          // retried: no attempt spent (snoozed, or never begun)
@@ -53,7 +55,7 @@ func (s *Store) FinishBatch(ctx context.Context, worker uuid.UUID, outcomes []Ou
 	note := func(rows pgx.Rows) error {
 		for rows.Next() {
 			var id uuid.UUID
-			if err := rows.Scan(&id); err != nil {
+			if err := rows.Scan((*uuidTarget)(&id)); err != nil {
 				return err
 			}
 			done[id] = true
@@ -61,18 +63,23 @@ func (s *Store) FinishBatch(ctx context.Context, worker uuid.UUID, outcomes []Ou
 		return rows.Err()
 	}
 	b := begin()
-	sent := map[int32][]uuid.UUID{}
+	type rows struct {
+		ids  UUIDs
+		refs []pgtype.TID
+	}
+	sent := map[int32]rows{} // by epoch
 	for _, o := range outcomes {
 		if o.Event == Succeeded {
-			sent[o.Epoch] = append(sent[o.Epoch], o.ID)
+			r := sent[o.Epoch]
+			r.ids, r.refs = append(r.ids, o.ID), append(r.refs, o.Ref)
+			sent[o.Epoch] = r
 			continue
 		}
 		sql, args := single(worker, o)
 		b.Queue(sql, args...).Query(note)
 	}
-	for epoch, ids := range sent {
-		Sort(ids)
-		b.Queue(writsql.Statement("FinishSent"), ids, epoch, worker).Query(note)
+	for epoch, r := range sent {
+		b.Queue(writsql.Statement("FinishSent"), r.ids, epoch, worker, r.refs).Query(note)
 	}
 	b.Queue("COMMIT")
 	if err := s.send(ctx, b); err != nil {

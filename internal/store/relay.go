@@ -69,7 +69,7 @@ func (o *Outbox) Take(ctx context.Context, from, until time.Time, limit int) (*T
 
 func scanRow(row pgx.CollectableRow) (Row, error) {
 	var r Row
-	err := row.Scan(&r.Ref, &r.DueAt, &r.ID, &r.Epoch, &r.Kind, &r.Op, &r.Exchange, &r.RoutingKey, &r.Headers, &r.Payload)
+	err := row.Scan(&r.Ref, &r.DueAt, (*uuidTarget)(&r.ID), &r.Epoch, &r.Kind, &r.Op, &r.Exchange, &r.RoutingKey, &r.Headers, &r.Payload)
 	return r, err
 }
 
