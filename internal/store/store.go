@@ -54,14 +54,14 @@ type share func(part func(context.Context, pgx.Tx) error) error
 func (s *Store) shared(ctx context.Context, do func(pgx.Tx, share) error) error {
 	entered := false
 	err := pgx.BeginTxFunc(ctx, s.pool, readCommitted, func(tx pgx.Tx) error {
-		var before [5]string
+		var before [6]string
 		err := tx.QueryRow(ctx, writsql.Statement("EngineTransaction")).
-			Scan(&before[0], &before[1], &before[2], &before[3], &before[4], nil, nil, nil, nil, nil, nil, nil)
+			Scan(&before[0], &before[1], &before[2], &before[3], &before[4], &before[5], nil, nil, nil, nil, nil, nil, nil, nil)
 		if err != nil {
 			return err
 		}
 		return do(tx, func(part func(context.Context, pgx.Tx) error) error {
-			if _, err := tx.Exec(ctx, writsql.Statement("ApplicationShare"), before[0], before[1], before[2], before[3], before[4]); err != nil {
+			if _, err := tx.Exec(ctx, writsql.Statement("ApplicationShare"), before[0], before[1], before[2], before[3], before[4], before[5]); err != nil {
 				return err
 			}
 			entered = true

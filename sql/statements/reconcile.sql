@@ -35,8 +35,9 @@ WITH stale AS MATERIALIZED (
 ), u AS (
     UPDATE writ.intents i SET requeues = i.requeues + 1
     WHERE i.ctid = ANY (ARRAY(
-        SELECT c.ctid FROM writ.intents c WHERE c.id = ANY ($1::uuid[]) AND c.state = 'pending' FOR NO KEY UPDATE SKIP LOCKED))
-      AND EXISTS (SELECT FROM stale s WHERE s.id = i.id AND s.epoch = i.epoch)
+        SELECT c.ctid FROM writ.intents c
+        WHERE c.id = ANY ($1::uuid[]) AND c.state = 'pending' AND EXISTS (SELECT FROM stale s WHERE s.id = c.id AND s.epoch = c.epoch)
+        FOR NO KEY UPDATE OF c SKIP LOCKED))
     RETURNING i.id, i.kind, i.epoch, i.requeues
 ), l AS (
     INSERT INTO writ.log (intent_id, epoch, event, actor, why, evidence)
