@@ -1,0 +1,258 @@
+package matrix
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/writhq/writ/internal/proof/wire"
+)
+
+// The rows and columns, in the order of the picture.
+var (
+	steps  = []string{"create", "relay", "claim", "run", "finish", "retry", "flag", "requeue", "verbs"}
+	faults = []string{"sigkill", "commit-cut", "commit-answer-lost", "broker-cut", "confirm-lost", "message-returned"}
+
+	titles = map[string]string{
+		"sigkill": "SIGKILL", "commit-cut": "cut before COMMIT", "commit-answer-lost": "COMMIT applied, answer lost",
+		"broker-cut": "broker cut", "confirm-lost": "confirm lost", "message-returned": "message returned",
+	}
+)
+
+// cell is one test of the matrix.
+type cell struct {
+	step, fault string
+	at          string // which of several, in the test's name and the picture; empty: the only one
+	end         string // how it ends, in a word or two, for the picture
+	run         scenario
+}
+
+func (c cell) name() string {
+	if c.at == "" {
+		return c.step + "/" + c.fault
+	}
+	return c.step + "/" + c.fault + "/" + strings.ReplaceAll(c.at, " ", "-")
+}
+
+// sentOnce is how most cells end.
+var (
+	sentOnce  = end{status: "sent", starts: 1, effects: 1}
+	retried   = end{status: "sent", starts: 2, effects: 1, log: []string{"retried"}}
+	undone    = end{status: "error", starts: 1, log: []string{"failed"}}
+	flagged   = end{status: "ambiguous", starts: 1, effects: 1, log: []string{"flagged"}}
+	unbegun   = end{status: "ambiguous", log: []string{"flagged"}}
+	unwritten = end{status: "ambiguous", starts: 1, log: []string{"flagged"}}
+	repeated  = end{status: "sent", starts: 2, effects: 2, log: []string{"retried"}}
+	receipted = end{status: "sent", starts: 1, effects: 1, receipts: 1}
+)
+
+var cells = slices.Concat([]cell{
+	{"create", "sigkill", "before COMMIT", "absent; created again", creation(killedBefore)},
+	{"create", "sigkill", "after COMMIT", "there; not created twice", creation(killedAfter)},
+	{"create", "commit-cut", "", "absent; created again", creation(cut)},
+	{"create", "commit-answer-lost", "", "there; not created twice", creation(answerLost)},
+
+	{"relay", "sigkill", "at the publish", "sent once", publishing{wire.Publish, wire.Cut, true, "", 1}.scenario},
+	{"relay", "sigkill", "at the confirm", "published twice, sent once", publishing{wire.Confirm, wire.Cut, true, "", 2}.scenario},
+	{"relay", "sigkill", "before COMMIT", "published twice, sent once", relaying(killedBefore, 2)},
+	{"relay", "sigkill", "after COMMIT", "sent once", relaying(killedAfter, 1)},
+	{"relay", "commit-cut", "", "published twice, sent once", relaying(cut, 2)},
+	{"relay", "commit-answer-lost", "", "sent once", relaying(answerLost, 1)},
+	{"relay", "broker-cut", "", "sent once", publishing{wire.Publish, wire.Cut, false, "", 1}.scenario},
+	{"relay", "confirm-lost", "with the connection", "published twice, sent once", publishing{wire.Confirm, wire.Cut, false, "", 2}.scenario},
+	{"relay", "confirm-lost", "in silence", "published twice, sent once", publishing{wire.Confirm, wire.Swallow, false, "not confirmed", 2}.scenario},
+	{"relay", "confirm-lost", "nack instead", "published twice, sent once", publishing{wire.Confirm, wire.Nack, false, "refused", 2}.scenario},
+	{"relay", "message-returned", "", "kept with the reason, sent once", publishing{wire.Publish, wire.Misroute, false, "no such queue", 1}.scenario},
+
+	{"claim", "sigkill", "before COMMIT", "sent once, by another", claiming(killedBefore, sentOnce)},
+	{"claim", "sigkill", "after COMMIT", "flagged", claiming(killedAfter, unbegun)},
+	{"claim", "commit-cut", "", "claimed again, sent once", claiming(cut, sentOnce)},
+	{"claim", "commit-answer-lost", "", "found its own, sent once", claiming(answerLost, sentOnce)},
+	{"claim", "broker-cut", "at the delivery", "delivered again, sent once", hinting(wire.Deliver)},
+	{"claim", "broker-cut", "at the ack", "delivered again, moot", hinting(wire.Ack)},
+
+	{"run", "sigkill", "manual", "flagged", dying(manual, flagged)},
+	{"run", "sigkill", "idempotent", "run again", dying(repeatable, repeated)},
+	{"run", "commit-cut", "of the heartbeat", "sent once", beating(cut)},
+	{"run", "commit-answer-lost", "of the heartbeat", "sent once", beating(answerLost)},
+	{"run", "broker-cut", "", "sent once", abandoned},
+
+	{"finish", "sigkill", "before COMMIT", "flagged", outcome(killedBefore, sends, flagged, done)},
+	{"finish", "sigkill", "after COMMIT", "sent once", outcome(killedAfter, sends, sentOnce, done)},
+	{"finish", "commit-cut", "sent", "written again, sent once", outcome(cut, sends, sentOnce, done)},
+	{"finish", "commit-cut", "with a receipt", "one receipt", outcome(cut, sends, receipted, receipt)},
+	{"finish", "commit-cut", "error", "error once", outcome(cut, fails, undone, stopped)},
+	{"finish", "commit-answer-lost", "sent", "found applied, sent once", outcome(answerLost, sends, sentOnce, done)},
+	{"finish", "commit-answer-lost", "with a receipt", "one receipt", outcome(answerLost, sends, receipted, receipt)},
+	{"finish", "commit-answer-lost", "error", "error once", outcome(answerLost, fails, undone, stopped)},
+
+	{"retry", "sigkill", "before COMMIT", "flagged", outcome(killedBefore, retries, unwritten, notDone, done)},
+	{"retry", "sigkill", "after COMMIT", "retried once", outcome(killedAfter, retries, retried, notDone, done)},
+	{"retry", "commit-cut", "", "retried once", outcome(cut, retries, retried, notDone, done)},
+	{"retry", "commit-answer-lost", "", "retried once", outcome(answerLost, retries, retried, notDone, done)},
+
+	{"flag", "sigkill", "worker, before COMMIT", "flagged once", outcome(killedBefore, flags, flagged, lostSign)},
+	{"flag", "sigkill", "worker, after COMMIT", "flagged once", outcome(killedAfter, flags, flagged, lostSign)},
+	{"flag", "sigkill", "reconciler, before COMMIT", "flagged once", orphaned(killedBefore)},
+	{"flag", "sigkill", "reconciler, after COMMIT", "flagged once", orphaned(killedAfter)},
+	{"flag", "commit-cut", "worker", "flagged once", outcome(cut, flags, flagged, lostSign)},
+	{"flag", "commit-cut", "reconciler", "flagged once", orphaned(cut)},
+	{"flag", "commit-answer-lost", "worker", "flagged once", outcome(answerLost, flags, flagged, lostSign)},
+	{"flag", "commit-answer-lost", "reconciler", "flagged once", orphaned(answerLost)},
+
+	{"requeue", "sigkill", "before COMMIT", "requeued once", requeuing(killedBefore)},
+	{"requeue", "sigkill", "after COMMIT", "requeued once", requeuing(killedAfter)},
+	{"requeue", "commit-cut", "", "requeued once", requeuing(cut)},
+	{"requeue", "commit-answer-lost", "", "requeued once", requeuing(answerLost)},
+}, verbCells())
+
+// verbCells are the same cells for each verb.
+func verbCells() (out []cell) {
+	for _, name := range []string{"happened", "retry", "give-up", "cancel"} {
+		out = append(
+			out,
+			cell{"verbs", "sigkill", name + ", before COMMIT", "decided again", deciding(name, killedBefore)},
+			cell{"verbs", "sigkill", name + ", after COMMIT", "counts once", deciding(name, killedAfter)},
+			cell{"verbs", "commit-cut", name, "decided again", deciding(name, cut)},
+			cell{"verbs", "commit-answer-lost", name, "counts once", deciding(name, answerLost)},
+		)
+	}
+	return out
+}
+
+// gap is a part of the table that does not apply, and why.
+type gap struct {
+	step   string
+	faults []string
+	why    string
+}
+
+var gaps = []gap{
+	{"create", faults[3:], "create speaks to no broker."},
+	{"claim", faults[4:], "a worker publishes nothing; a hint that it puts back goes through the outbox, and so through the relay."},
+	{"run", faults[4:], "a running handler has nothing to do with the broker: its message was acked when it was claimed."},
+	{"finish", faults[3:], "an outcome is written to Postgres only."},
+	{"retry", faults[3:], "a retry is written to Postgres only; its new hint goes through the outbox, and so through the relay."},
+	{"flag", faults[3:], "a flag is written to Postgres only, by the worker as by the reconciler."},
+	{"requeue", faults[3:], "the reconciler speaks to no broker; its hint goes through the outbox, and so through the relay."},
+	{"verbs", faults[3:], "a decision is one statement in Postgres; what it sets going goes through the outbox, and so through the relay."},
+}
+
+func TestMatrix(t *testing.T) {
+	t.Parallel()
+	for _, c := range cells {
+		t.Run(c.name(), func(t *testing.T) {
+			t.Parallel()
+			c.run(t, newWorld(t))
+		})
+	}
+}
+
+// TestTable: each pair of a step and a fault is tested or explained, not both, and docs/proof.md shows it.
+func TestTable(t *testing.T) {
+	t.Parallel()
+	names := map[string]bool{}
+	for _, c := range cells {
+		if names[c.name()] {
+			t.Errorf("two cells are called %s", c.name())
+		}
+		names[c.name()] = true
+	}
+	for _, step := range steps {
+		for _, fault := range faults {
+			if n, why := len(at(step, fault)), reason(step, fault); (n > 0) == (why > 0) {
+				t.Errorf("%s × %s has %d cells and footnote %d; want cells or a footnote", step, fault, n, why)
+			}
+		}
+	}
+	checkDoc(t, "../../../docs/proof.md", picture())
+}
+
+// checkDoc keeps the picture in a document true.
+func checkDoc(t *testing.T, file, picture string) {
+	t.Helper()
+	const begin, stop = "<!-- matrix: drawn by go test ./internal/proof/matrix -run TestTable -update -->\n", "<!-- matrix: end -->"
+	doc, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	head, rest, ok := strings.Cut(string(doc), begin)
+	_, tail, ok2 := strings.Cut(rest, stop)
+	if !ok || !ok2 {
+		t.Fatalf("%s has no place for the matrix; it is between %q and %q", file, begin, stop)
+	}
+	want := head + begin + picture + stop + tail
+	if *update {
+		if err := os.WriteFile(file, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if diff := cmp.Diff(want, string(doc)); diff != "" {
+		t.Errorf("%s is not what the table says; run go test ./internal/proof/matrix -run TestTable -update (-want +got):\n%s", file, diff)
+	}
+}
+
+// at returns the cells of a pair.
+func at(step, fault string) (out []cell) {
+	for _, c := range cells {
+		if c.step == step && c.fault == fault {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// reason is the number of the footnote that says why a pair does not apply; 0: none does.
+func reason(step, fault string) int {
+	return 1 + slices.IndexFunc(gaps, func(g gap) bool { return g.step == step && slices.Contains(g.faults, fault) })
+}
+
+// picture draws the table in Markdown.
+func picture() string {
+	var b strings.Builder
+	b.WriteString("| |")
+	for _, f := range faults {
+		b.WriteString(" " + titles[f] + " |")
+	}
+	b.WriteString("\n|---|" + strings.Repeat("---|", len(faults)) + "\n")
+	for _, step := range steps {
+		b.WriteString("| **" + step + "** |")
+		for _, fault := range faults {
+			if n := reason(step, fault); n > 0 {
+				fmt.Fprintf(&b, " – [%d] |", n)
+				continue
+			}
+			b.WriteString(" ✓ " + describe(at(step, fault)) + " |")
+		}
+		b.WriteString("\n")
+	}
+	b.WriteString("\n")
+	for n, g := range gaps {
+		fmt.Fprintf(&b, "%d. %s: %s\n", n+1, g.step, g.why)
+	}
+	fmt.Fprintf(&b, "\n%d cells.\n", len(cells))
+	return b.String()
+}
+
+// describe says how the cells of a pair end: once if they all end alike.
+func describe(cells []cell) string {
+	var out []string
+	alike := true
+	for _, c := range cells {
+		alike = alike && c.end == cells[0].end
+		if c.at == "" {
+			out = append(out, c.end)
+		} else {
+			out = append(out, "*"+c.at+":* "+c.end)
+		}
+	}
+	if alike {
+		return cells[0].end
+	}
+	return strings.Join(out, "<br>")
+}

@@ -1,0 +1,148 @@
+package matrix
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/writhq/writ/fsm"
+	"github.com/writhq/writ/intent"
+	"github.com/writhq/writ/internal/testkit"
+)
+
+// history keeps every version of every row, as it is committed.
+const history = `
+CREATE SCHEMA matrix;
+CREATE TABLE matrix.history (n bigint GENERATED ALWAYS AS IDENTITY, id uuid, state text, event text, epoch int, attempt int, worker uuid, flagged boolean);
+CREATE FUNCTION matrix.keep_history() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN
+	INSERT INTO matrix.history (id, state, event, epoch, attempt, worker, flagged)
+	VALUES (NEW.id, NEW.state, NEW.event, NEW.epoch, NEW.attempt, NEW.worker_id, NEW.flagged_at IS NOT NULL);
+	RETURN NULL;
+END $$;
+CREATE TRIGGER keep_history AFTER INSERT OR UPDATE ON writ.intents FOR EACH ROW EXECUTE FUNCTION matrix.keep_history();
+CREATE TABLE matrix.receipts (id uuid, epoch int)`
+
+// version is a row as it was.
+type version struct {
+	State, Event   string
+	Epoch, Attempt int
+	Worker         *uuid.UUID
+	Flagged        bool
+}
+
+// claimed reports whether a claim of the same intent, epoch and worker is committed.
+func (w *world) claimed(e entry) bool {
+	var yes bool
+	err := w.db.QueryRow(context.Background(), "SELECT EXISTS (SELECT FROM matrix.history WHERE id = $1 AND epoch = $2 AND worker = $3 AND state = 'sending')",
+		e.ID, e.Epoch, e.Worker).Scan(&yes)
+	return err == nil && yes
+}
+
+// end is how an intent must stand when all is over.
+type end struct {
+	status   string
+	starts   int      // of handlers
+	effects  int      // in the outside world
+	log      []string // events, in order
+	receipts int
+}
+
+// restsAt waits until the world is at rest and the intent stands as it must, replays every hint that there may ever have
+// been, stops all parts, and then checks everything.
+func (w *world) restsAt(id intent.ID, want end) {
+	w.t.Helper()
+	w.rest(id, want.status)
+	// A doubled or late message is harmless: hints of every epoch come again.
+	w.db.Run(w.t, `INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op)
+		SELECT now(), kind, id, e, 'run' FROM writ.intents, generate_series(0, epoch) e WHERE id = $1`, id)
+	w.rest(id, want.status)
+	w.stop()
+	w.verify(id, want)
+}
+
+// rest waits until nothing is under way: the intent stands as it should, outbox and queue are empty, and no transaction
+// is open.
+func (w *world) rest(id intent.ID, status string) {
+	w.t.Helper()
+	testkit.Until(w.t, soon, "the world is at rest, the intent "+status, func() (bool, string) {
+		i := w.get(id)
+		outbox := testkit.Value[int](w.t, w.db, "SELECT count(*) FROM writ.outbox")
+		open := testkit.Value[int](w.t, w.db, `SELECT count(*) FROM pg_stat_activity
+			WHERE datname = current_database() AND state LIKE 'idle in transaction%'`)
+		messages := w.messages()
+		return i.Status == status && outbox+messages+open == 0,
+			fmt.Sprintf("%s at epoch %d, events %v, outbox %d, queue %d, open transactions %d", i.Status, i.Epoch, w.events(id), outbox, messages, open)
+	})
+}
+
+func (w *world) verify(id intent.ID, want end) {
+	w.t.Helper()
+	starts, effects := w.ledger.of(started, id), w.ledger.of(effected, id)
+	got := end{
+		status: w.get(id).Status, starts: len(starts), effects: len(effects), log: w.events(id),
+		receipts: testkit.Value[int](w.t, w.db, "SELECT count(*) FROM matrix.receipts WHERE id = $1", id),
+	}
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(end{}), cmpopts.EquateEmpty()); diff != "" {
+		w.t.Errorf("how it ended (-want +got):\n%s", diff)
+	}
+	for _, e := range w.ledger.early() {
+		w.t.Errorf("I2: a handler was at work at epoch %d before its claim was committed", e.Epoch)
+	}
+	seen := map[int]bool{}
+	for _, e := range starts {
+		if seen[e.Epoch] {
+			w.t.Errorf("I3: more than one handler was started at epoch %d", e.Epoch)
+		}
+		seen[e.Epoch] = true
+	}
+	checkVersions(w.t, w.versions(id))
+}
+
+func (w *world) versions(id intent.ID) []version {
+	w.t.Helper()
+	rows, err := w.db.Query(context.Background(), "SELECT state, event, epoch, attempt, worker, flagged FROM matrix.history WHERE id = $1 ORDER BY n", id)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	out, err := pgx.CollectRows(rows, pgx.RowToStructByPos[version])
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return out
+}
+
+// checkVersions holds a row's history against the state machine: legal moves, and epochs that rise by 1 without gaps.
+func checkVersions(t *testing.T, versions []version) {
+	t.Helper()
+	for n, v := range versions {
+		if n == 0 {
+			if v.State != string(fsm.Pending) || v.Epoch != 0 {
+				t.Errorf("I4: it began as %s at epoch %d", v.State, v.Epoch)
+			}
+			continue
+		}
+		before := versions[n-1]
+		if step := v.Epoch - before.Epoch; step < 0 || step > 1 {
+			t.Errorf("I3: epoch %d came after %d", v.Epoch, before.Epoch)
+		}
+		if v.State == string(fsm.Sending) && before.State != v.State && v.Epoch != before.Epoch+1 {
+			t.Errorf("I3: a claim left the epoch at %d", v.Epoch)
+		}
+		if v.State != before.State && !legal(before, v) {
+			t.Errorf("I4: from %s (flagged: %t) to %s by %s", before.State, before.Flagged, v.State, v.Event)
+		}
+	}
+}
+
+func legal(from, to version) bool {
+	return slices.ContainsFunc(fsm.Transitions(), func(m fsm.Transition) bool {
+		return string(m.From) == from.State && string(m.To) == to.State && string(m.Event) == to.Event &&
+			(from.Flagged || m.Flagged == fsm.AnyFlag)
+	})
+}

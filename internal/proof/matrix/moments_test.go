@@ -1,0 +1,87 @@
+package matrix
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/writhq/writ/intent"
+	"github.com/writhq/writ/internal/proof/wire"
+)
+
+// What a transaction of the engine is known by, in one of its statements: the events of the protocol, for the most part.
+const (
+	creates  = "INTO writ.intents"
+	relayed  = "DELETE FROM writ.outbox"
+	claims   = "'attempted'"
+	sends    = "'succeeded'"
+	fails    = "'failed'"
+	retries  = "'retried'"
+	flags    = "'flagged'"
+	orphans  = "'worker-died'"
+	requeues = "'requeued'"
+	beats    = "INTO writ.workers"
+)
+
+// moment is where a transaction is broken, and how.
+type moment struct {
+	at      func(text string) wire.Matcher
+	kills   bool // the process, with SIGKILL; else only the connection is cut
+	applied bool // the transaction is committed when it breaks
+}
+
+// The moments of the columns that speak of Postgres.
+var (
+	cut          = moment{at: wire.Commits}
+	answerLost   = moment{at: wire.Committed, applied: true}
+	killedBefore = moment{at: wire.Commits, kills: true}
+	killedAfter  = moment{at: wire.Committed, kills: true, applied: true}
+)
+
+// strike starts a part whose Postgres connection breaks at the first transaction that is known by text.
+func (w *world) strike(role string, m moment, text string) (fired <-chan struct{}) {
+	w.t.Helper()
+	return w.strikeAt(role, w.pg, wire.Rule{At: m.at(text), Do: wire.Cut}, m.kills)
+}
+
+// strikeAt is strike for any rule. Where the process is to be killed that comes before what the rule does.
+func (w *world) strikeAt(role string, proxy *wire.Proxy, rule wire.Rule, kills bool) (fired <-chan struct{}) {
+	w.t.Helper()
+	if !kills {
+		w.start(role, w.faulty)
+		return proxy.On(rule)
+	}
+	p := w.spawn(role, w.faulty, order{})
+	rule.Do = wire.Call(p.kill, rule.Do)
+	return proxy.On(rule)
+}
+
+// strikeOnce has a creator or a decider carry out an order, and breaks it at the moment.
+func (w *world) strikeOnce(role string, m moment, text string, o order) {
+	w.t.Helper()
+	rule := wire.Rule{At: m.at(text), Do: wire.Cut}
+	if !m.kills {
+		fired := w.pg.On(rule)
+		if _, err := carryOut(context.Background(), role, w.faulty.Database, o); err == nil || errors.Is(err, intent.ErrConflict) {
+			w.t.Errorf("the %s was told %v, though its connection broke", role, err)
+		}
+		w.met(fired)
+		return
+	}
+	v := newVictim()
+	rule.Do = wire.Call(v.kill, rule.Do)
+	fired := w.pg.On(rule)
+	v.is(w.spawn(role, w.faulty, o))
+	w.met(fired)
+}
+
+// again starts the victim's next life, out of the fault's way, if it was killed.
+func (w *world) again(role string, m moment) {
+	w.t.Helper()
+	if m.kills {
+		w.start(role, w.straight)
+	}
+}
+
+// scenario is what a cell does in its world.
+type scenario func(t *testing.T, w *world)

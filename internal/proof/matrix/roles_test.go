@@ -1,0 +1,219 @@
+package matrix
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/writhq/writ/dispatch"
+	"github.com/writhq/writ/intent"
+	"github.com/writhq/writ/reconciler"
+	"github.com/writhq/writ/workers"
+)
+
+// task is the arguments of the matrix's kinds: what the handler does at its first, second … attempt; the last word holds
+// for all later ones.
+type task struct {
+	Script []string `json:"script"`
+}
+
+// The words of a script.
+const (
+	done     = "done"     // the effect, then nil
+	receipt  = "receipt"  // the effect, then a row in the finishing transaction
+	hold     = "hold"     // the effect, then waits until the ledger lets it go on, then nil
+	lostSign = "unknown"  // the effect, then an error that says nothing
+	notDone  = "not-done" // no effect, and says so
+	stopped  = "stop"     // no effect, and trying again is of no use
+)
+
+const queue = "matrix"
+
+var (
+	manual = intent.Kind[task]{
+		Name: "matrix.job.post", Queue: queue, Timeout: 30 * time.Second,
+		Backoff: intent.Backoff{Min: time.Millisecond, Max: 10 * time.Millisecond},
+	}
+	repeatable = intent.Kind[task]{
+		Name: "matrix.job.repeat", Queue: queue, Timeout: 30 * time.Second, Idempotent: true,
+		Backoff: intent.Backoff{Min: time.Millisecond, Max: 10 * time.Millisecond},
+	}
+)
+
+// perform is the handler of both kinds.
+func perform(ctx context.Context, job *workers.Job[task], out recorder) error {
+	e := entry{job.ID(), job.Epoch(), job.WorkerID()}
+	if err := out.record(ctx, started, e); err != nil {
+		return err
+	}
+	script := job.Args.Script
+	word := script[min(job.Attempt(), len(script))-1]
+	switch word {
+	case notDone:
+		return workers.NotDone(errors.New("not this time"))
+	case stopped:
+		return workers.Stop(errors.New("never"))
+	}
+	if err := out.record(ctx, effected, e); err != nil {
+		return err
+	}
+	switch word {
+	case hold:
+		return out.hold(ctx)
+	case lostSign:
+		return errors.New("no answer came")
+	case receipt:
+		return job.Done(func(ctx context.Context, tx pgx.Tx) error {
+			_, err := tx.Exec(ctx, "INSERT INTO matrix.receipts VALUES ($1, $2)", job.ID(), job.Epoch())
+			return err
+		})
+	}
+	return nil
+}
+
+// servers are where a part finds its database, its broker and the ledger.
+type servers struct{ Database, Broker, Ledger string }
+
+// part is a running role: it works until its context ends.
+type part interface {
+	Run(context.Context) error
+	Ready() error
+}
+
+// The roles that run, and those that do one thing.
+const (
+	relay      = "relay"
+	worker     = "worker"
+	reconciles = "reconciler"
+	creator    = "creator"
+	decider    = "decider"
+)
+
+// brief is how long a worker in a process of its own lives without a heartbeat; those that nobody kills get patient, so
+// that a busy machine does not make them look dead.
+const (
+	brief   = time.Second
+	patient = 5 * time.Second
+)
+
+// newPart makes a part, with a pool of its own, which close gives back.
+func newPart(role string, s servers, ttl time.Duration, log *slog.Logger) (p part, closeAll func(), err error) {
+	pool, err := pgxpool.New(context.Background(), s.Database)
+	if err != nil {
+		return nil, nil, err
+	}
+	client := &http.Client{Transport: &http.Transport{}}
+	closeAll = func() { client.CloseIdleConnections(); pool.Close() }
+	switch role {
+	case relay:
+		p, err = dispatch.New(pool, s.Broker, dispatch.Config{Log: log, Poll: 20 * time.Millisecond, ConfirmTimeout: 300 * time.Millisecond})
+	case reconciles:
+		p, err = reconciler.New(pool, reconciler.Config{
+			Log: log, Schedule: "@every 1s", RequeueAfter: time.Second, WorkerTTL: 500 * time.Millisecond, Lease: 500 * time.Millisecond, Prune: -1,
+		})
+	case worker:
+		mux := workers.NewMux()
+		do := func(ctx context.Context, job *workers.Job[task]) error {
+			return perform(ctx, job, outside{s.Ledger, client})
+		}
+		workers.Handle(mux, manual, workers.Handler[task]{Do: do})
+		workers.Handle(mux, repeatable, workers.Handler[task]{Do: do})
+		p, err = workers.New(pool, s.Broker, mux, workers.Config{Log: log, Slots: 4, Heartbeat: ttl / 10, TTL: ttl, Drain: 5 * time.Second})
+	default:
+		err = fmt.Errorf("no part %q", role)
+	}
+	if err != nil {
+		closeAll()
+		return nil, nil, err
+	}
+	return p, closeAll, nil
+}
+
+// order is what a creator creates, or what a person decides.
+type order struct {
+	ID     intent.ID       `json:"id"`
+	Script []string        `json:"script"`
+	Verb   string          `json:"verb"`
+	Seen   intent.Position `json:"seen"`
+}
+
+// carryOut does one thing on one connection and reports whether it found it done before.
+func carryOut(ctx context.Context, role, database string, o order) (before bool, err error) {
+	conn, err := pgx.Connect(ctx, database)
+	if err != nil {
+		return false, err
+	}
+	defer conn.Close(ctx)
+	if role == creator {
+		var created intent.Created
+		err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) (err error) {
+			created, err = manual.Create(ctx, tx, task{o.Script}, intent.Opts{ID: o.ID})
+			return err
+		})
+		return created.Existed, err
+	}
+	verb := verbs[o.Verb].do
+	_, err = verb(ctx, conn, intent.Verdict{
+		ID: o.ID, Seen: o.Seen, Actor: "ann", Why: "the ledger was looked at", Override: overrideOf(o.Verb),
+	})
+	return errors.Is(err, intent.ErrConflict), err
+}
+
+func overrideOf(verb string) string {
+	if verb == "retry" {
+		return "its connection is known to be gone"
+	}
+	return ""
+}
+
+// play is what a process of its own does.
+func play(role string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	if err := playIn(ctx, role); err != nil {
+		fmt.Fprintln(os.Stderr, role+":", err)
+		return 1
+	}
+	return 0
+}
+
+func playIn(ctx context.Context, role string) error {
+	var s servers
+	if err := json.Unmarshal([]byte(os.Getenv("MATRIX_SERVERS")), &s); err != nil {
+		return err
+	}
+	if role == creator || role == decider {
+		var o order
+		if err := json.Unmarshal([]byte(os.Getenv("MATRIX_ORDER")), &o); err != nil {
+			return err
+		}
+		_, err := carryOut(ctx, role, s.Database, o)
+		return err
+	}
+	p, closeAll, err := newPart(role, s, brief, slog.New(slog.NewTextHandler(os.Stderr, nil)))
+	if err != nil {
+		return err
+	}
+	defer closeAll()
+	ended := make(chan error, 1)
+	go func() { ended <- p.Run(ctx) }()
+	for tick := time.NewTicker(5 * time.Millisecond); p.Ready() != nil; {
+		select {
+		case <-tick.C:
+		case err := <-ended:
+			return err
+		}
+	}
+	fmt.Println("ready")
+	return <-ended
+}
