@@ -58,6 +58,9 @@ WITH u AS (
 ), l AS (
     INSERT INTO writ.log (intent_id, epoch, event, actor, worker_id, why, evidence)
     SELECT id, epoch, 'flagged', 'worker', $3, $4::text, jsonb_build_object('attempt', attempt, 'error', $5::text) FROM u
+    -- A flag does not void the guard: sent again after a lost answer, it is not to be told twice.
+    WHERE NOT EXISTS (SELECT FROM writ.log l WHERE l.intent_id = u.id AND l.epoch = u.epoch AND l.worker_id = $3
+        AND l.actor = 'worker' AND l.event = 'flagged' AND l.why IS NOT DISTINCT FROM $4::text)
 )
 SELECT id FROM u;
 
