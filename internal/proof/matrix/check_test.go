@@ -57,28 +57,42 @@ type end struct {
 // been, stops all parts, and then checks everything.
 func (w *world) restsAt(id intent.ID, want end) {
 	w.t.Helper()
-	w.rest(id, want.status)
-	// A doubled or late message is harmless: hints of every epoch come again.
-	w.db.Run(w.t, `INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op)
-		SELECT now(), kind, id, e, 'run' FROM writ.intents, generate_series(0, epoch) e WHERE id = $1`, id)
-	w.rest(id, want.status)
-	w.stop()
-	w.verify(id, want)
+	w.restAt(map[intent.ID]end{id: want})
 }
 
-// rest waits until nothing is under way: the intent stands as it should, outbox and queue are empty, and no transaction
-// is open.
-func (w *world) rest(id intent.ID, status string) {
+// restAt is restsAt for several intents.
+func (w *world) restAt(wants map[intent.ID]end) {
 	w.t.Helper()
-	testkit.Until(w.t, soon, "the world is at rest, the intent "+status, func() (bool, string) {
-		i := w.get(id)
+	w.rest(wants)
+	for id := range wants {
+		// A doubled or late message is harmless: hints of every epoch come again.
+		w.db.Run(w.t, `INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op)
+			SELECT now(), kind, id, e, 'run' FROM writ.intents, generate_series(0, epoch) e WHERE id = $1`, id)
+	}
+	w.rest(wants)
+	w.stop()
+	for id, want := range wants {
+		w.verify(id, want)
+	}
+}
+
+// rest waits until nothing is under way: the intents stand as they should, outbox and queue are empty, and no transaction
+// is open.
+func (w *world) rest(wants map[intent.ID]end) {
+	w.t.Helper()
+	for id, want := range wants {
+		w.awaitStatus(id, want.status)
+	}
+	testkit.Until(w.t, soon, "the world is at rest", func() (bool, string) {
 		outbox := testkit.Value[int](w.t, w.db, "SELECT count(*) FROM writ.outbox")
 		open := testkit.Value[int](w.t, w.db, `SELECT count(*) FROM pg_stat_activity
 			WHERE datname = current_database() AND state LIKE 'idle in transaction%'`)
 		messages := w.messages()
-		return i.Status == status && outbox+messages+open == 0,
-			fmt.Sprintf("%s at epoch %d, events %v, outbox %d, queue %d, open transactions %d", i.Status, i.Epoch, w.events(id), outbox, messages, open)
+		return outbox+messages+open == 0, fmt.Sprintf("outbox %d, queue %d, open transactions %d", outbox, messages, open)
 	})
+	for id, want := range wants {
+		w.awaitStatus(id, want.status)
+	}
 }
 
 func (w *world) verify(id intent.ID, want end) {
@@ -89,7 +103,7 @@ func (w *world) verify(id intent.ID, want end) {
 		receipts: testkit.Value[int](w.t, w.db, "SELECT count(*) FROM matrix.receipts WHERE id = $1", id),
 	}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(end{}), cmpopts.EquateEmpty()); diff != "" {
-		w.t.Errorf("how it ended (-want +got):\n%s", diff)
+		w.t.Errorf("how %s ended (-want +got):\n%s", id, diff)
 	}
 	for _, e := range w.ledger.early() {
 		w.t.Errorf("I2: a handler was at work at epoch %d before its claim was committed", e.Epoch)

@@ -1,6 +1,7 @@
 package matrix
 
 import (
+	"context"
 	"testing"
 
 	"github.com/writhq/writ/internal/proof/wire"
@@ -27,6 +28,29 @@ func hinting(at wire.Matcher) scenario {
 		fired := w.strikeAt(worker, w.mq, wire.Rule{At: at, Do: wire.Cut}, false)
 		id := w.create(manual, done)
 		w.met(fired)
+		w.restsAt(id, sentOnce)
+	}
+}
+
+// puttingBack: somebody holds the row, so the hint goes back to the outbox, and that breaks. It goes back again, once or
+// twice, and the row is claimed when it is free.
+func puttingBack(m moment) scenario {
+	return func(t *testing.T, w *world) {
+		id := w.create(manual, done)
+		tx, err := w.db.Begin(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tx.Rollback(context.Background()) //nolint:errcheck // the second time it is over
+		if _, err := tx.Exec(context.Background(), "SELECT FROM writ.intents WHERE id = $1 FOR UPDATE", id); err != nil {
+			t.Fatal(err)
+		}
+		fired := w.strike(worker, m, putsBack)
+		w.start(relay, w.straight)
+		w.met(fired)
+		if err := tx.Rollback(context.Background()); err != nil {
+			t.Fatal(err)
+		}
 		w.restsAt(id, sentOnce)
 	}
 }

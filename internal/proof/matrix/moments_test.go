@@ -21,6 +21,8 @@ const (
 	orphans  = "'worker-died'"
 	requeues = "'requeued'"
 	beats    = "INTO writ.workers"
+	putsBack = "INSERT INTO writ.outbox" // by itself, on a worker's connection
+	recovers = "'recovered'"
 )
 
 // moment is where a transaction is broken, and how.

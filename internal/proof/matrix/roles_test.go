@@ -50,7 +50,10 @@ var (
 	}
 )
 
-// perform is the handler of both kinds.
+// recoverable has a recovery function, which leaves a receipt.
+var recoverable = intent.Kind[task]{Name: "matrix.job.recover", Queue: queue, Timeout: 30 * time.Second}
+
+// perform is the handler of all kinds.
 func perform(ctx context.Context, job *workers.Job[task], out recorder) error {
 	e := entry{job.ID(), job.Epoch(), job.WorkerID()}
 	if err := out.record(ctx, started, e); err != nil {
@@ -73,12 +76,14 @@ func perform(ctx context.Context, job *workers.Job[task], out recorder) error {
 	case lostSign:
 		return errors.New("no answer came")
 	case receipt:
-		return job.Done(func(ctx context.Context, tx pgx.Tx) error {
-			_, err := tx.Exec(ctx, "INSERT INTO matrix.receipts VALUES ($1, $2)", job.ID(), job.Epoch())
-			return err
-		})
+		return job.Done(func(ctx context.Context, tx pgx.Tx) error { return leaveReceipt(ctx, tx, job) })
 	}
 	return nil
+}
+
+func leaveReceipt(ctx context.Context, tx pgx.Tx, job *workers.Job[task]) error {
+	_, err := tx.Exec(ctx, "INSERT INTO matrix.receipts VALUES ($1, $2)", job.ID(), job.Epoch())
+	return err
 }
 
 // servers are where a part finds its database, its broker and the ledger.
@@ -128,6 +133,12 @@ func newPart(role string, s servers, ttl time.Duration, log *slog.Logger) (p par
 		}
 		workers.Handle(mux, manual, workers.Handler[task]{Do: do})
 		workers.Handle(mux, repeatable, workers.Handler[task]{Do: do})
+		workers.Handle(mux, recoverable, workers.Handler[task]{
+			Do: do,
+			OnError: func(ctx context.Context, tx pgx.Tx, job *workers.Job[task], _ error) error {
+				return leaveReceipt(ctx, tx, job)
+			},
+		})
 		p, err = workers.New(pool, s.Broker, mux, workers.Config{Log: log, Slots: 4, Heartbeat: ttl / 10, TTL: ttl, Drain: 5 * time.Second})
 	default:
 		err = fmt.Errorf("no part %q", role)

@@ -3,9 +3,11 @@ package matrix
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 
 	"github.com/writhq/writ/intent"
+	"github.com/writhq/writ/internal/testkit"
 )
 
 // verb is one of a person's decisions, with how the intent stands before, and after it was carried out once.
@@ -48,24 +50,52 @@ func init() { // carryOut, which the verbs' own scenario calls, looks the verbs 
 	}
 }
 
-// deciding: a person's decision breaks; they cannot know whether it was taken, and decide again on what they saw. It
-// counts once.
-func deciding(name string, m moment) scenario {
+// deciding: a person's decision breaks, each of the four; they cannot know whether it was taken, and decide again on what
+// they saw. It counts once.
+func deciding(m moment) scenario {
 	return func(t *testing.T, w *world) {
-		v := verbs[name]
 		w.start(relay, w.straight)
 		w.start(worker, w.straight)
-		id := w.create(manual, v.script...)
-		w.awaitStatus(id, v.before)
-		o := order{ID: id, Verb: name, Seen: w.get(id).Position()}
-		w.strikeOnce(decider, m, v.text, o)
-		refused, err := carryOut(context.Background(), decider, w.straight.Database, o)
-		if refused != m.applied || !refused && err != nil {
-			t.Errorf("decided again: %v; want a conflict: %t", err, m.applied)
+		wants := map[intent.ID]end{}
+		for name, v := range verbs {
+			id := w.create(manual, v.script...)
+			w.awaitStatus(id, v.before)
+			o := order{ID: id, Verb: name, Seen: w.get(id).Position()}
+			w.strikeOnce(decider, m, v.text, o)
+			_, err := carryOut(context.Background(), decider, w.straight.Database, o)
+			switch {
+			case m.applied && !errors.Is(err, intent.ErrConflict):
+				t.Errorf("%s, applied and decided again: %v; want a conflict", name, err)
+			case !m.applied && err != nil:
+				t.Errorf("%s, not applied and decided again: %v", name, err)
+			}
+			wants[id] = v.after
 		}
-		if m.applied && !errors.Is(err, intent.ErrConflict) {
-			t.Errorf("decided again: %v; want a conflict", err)
+		w.restAt(wants)
+	}
+}
+
+// recovering: a person gave up, and the worker breaks while it runs the kind's recovery function. It takes effect once.
+func recovering(m moment) scenario {
+	return func(t *testing.T, w *world) {
+		w.start(relay, w.straight)
+		fired := w.strike(worker, m, recovers)
+		id := w.create(recoverable, lostSign)
+		w.awaitStatus(id, "ambiguous")
+		if _, err := carryOut(context.Background(), decider, w.straight.Database, order{ID: id, Verb: "give-up", Seen: w.get(id).Position()}); err != nil {
+			t.Fatal(err)
 		}
-		w.restsAt(id, v.after)
+		w.met(fired)
+		if !m.kills && !m.applied {
+			// It is owed, and the reconciler has it run again when half a minute has passed.
+			w.db.Run(t, "UPDATE writ.intents SET probe_at = probe_at - interval '1 min' WHERE id = $1", id)
+			w.start(reconciles, w.straight)
+		}
+		w.again(worker, m)
+		testkit.Until(t, soon, "nothing is owed any more", func() (bool, string) {
+			e := w.events(id)
+			return e[len(e)-1] == "recovered", fmt.Sprint(e)
+		})
+		w.restsAt(id, end{status: "error", starts: 1, effects: 1, log: []string{"flagged", "give-up", "recovered"}, receipts: 1})
 	}
 }
