@@ -2,7 +2,9 @@ package matrix
 
 import (
 	"testing"
+	"time"
 
+	"github.com/writhq/writ/intent"
 	"github.com/writhq/writ/internal/testkit"
 )
 
@@ -26,7 +28,8 @@ func orphaned(m moment) scenario {
 func requeuing(m moment) scenario {
 	return func(t *testing.T, w *world) {
 		w.start(relay, w.straight)
-		id := w.create(manual, done)
+		// Due for so long that its hint is taken for lost at the first look, and not long enough for a second time.
+		id := w.createWith(manual, intent.Opts{RunAt: time.Now().Add(-staleAfter * 3 / 2)}, done)
 		testkit.Until(t, soon, "the hint is with the broker", func() (bool, string) { return w.messages() == 1, "it is not" })
 		if _, err := w.ch.QueuePurge(w.queue, false); err != nil {
 			t.Fatal(err)

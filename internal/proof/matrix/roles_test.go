@@ -111,6 +111,9 @@ const (
 	patient = 5 * time.Second
 )
 
+// staleAfter is when a hint is taken for lost. Only the cells that are about that make an intent so old.
+const staleAfter = 10 * time.Minute
+
 // newPart makes a part, with a pool of its own, which close gives back.
 func newPart(role string, s servers, ttl time.Duration, log *slog.Logger) (p part, closeAll func(), err error) {
 	pool, err := pgxpool.New(context.Background(), s.Database)
@@ -124,7 +127,7 @@ func newPart(role string, s servers, ttl time.Duration, log *slog.Logger) (p par
 		p, err = dispatch.New(pool, s.Broker, dispatch.Config{Log: log, Poll: 20 * time.Millisecond, ConfirmTimeout: 300 * time.Millisecond})
 	case reconciles:
 		p, err = reconciler.New(pool, reconciler.Config{
-			Log: log, Schedule: "@every 1s", RequeueAfter: time.Second, WorkerTTL: 500 * time.Millisecond, Lease: 500 * time.Millisecond, Prune: -1,
+			Log: log, Schedule: "@every 1s", RequeueAfter: staleAfter, WorkerTTL: 800 * time.Millisecond, Lease: 500 * time.Millisecond, Prune: -1,
 		})
 	case worker:
 		mux := workers.NewMux()

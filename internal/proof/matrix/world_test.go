@@ -217,9 +217,14 @@ func (w *world) met(fired <-chan struct{}) {
 // create makes an intent, out of the fault's way.
 func (w *world) create(kind intent.Kind[task], script ...string) intent.ID {
 	w.t.Helper()
+	return w.createWith(kind, intent.Opts{}, script...)
+}
+
+func (w *world) createWith(kind intent.Kind[task], opts intent.Opts, script ...string) intent.ID {
+	w.t.Helper()
 	var created intent.Created
 	err := pgx.BeginFunc(context.Background(), w.db, func(tx pgx.Tx) (err error) {
-		created, err = kind.Create(context.Background(), tx, task{script}, intent.Opts{})
+		created, err = kind.Create(context.Background(), tx, task{script}, opts)
 		return err
 	})
 	if err != nil {
