@@ -35,7 +35,7 @@ func (c cell) name() string {
 	if c.at == "" {
 		return c.step + "/" + c.fault
 	}
-	return c.step + "/" + c.fault + "/" + strings.ReplaceAll(c.at, " ", "-")
+	return c.step + "/" + c.fault + "/" + strings.NewReplacer(", ", "-", " ", "-").Replace(c.at)
 }
 
 // sentOnce is how most cells end.
@@ -248,7 +248,7 @@ func describe(cells []cell) string {
 			out = append(out, "*"+c.at+":* "+c.end)
 		}
 	}
-	if alike {
+	if alike && len(cells) > 1 {
 		return cells[0].end
 	}
 	return strings.Join(out, "<br>")

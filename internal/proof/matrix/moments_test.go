@@ -7,6 +7,7 @@ import (
 
 	"github.com/writhq/writ/intent"
 	"github.com/writhq/writ/internal/proof/wire"
+	"github.com/writhq/writ/internal/testkit"
 )
 
 // What a transaction of the engine is known by, in one of its statements: the events of the protocol, for the most part.
@@ -47,7 +48,7 @@ func (w *world) strike(role string, m moment, text string) (fired <-chan struct{
 }
 
 // strikeAt is strike for any rule. Where the process is to be killed that comes before what the rule does.
-func (w *world) strikeAt(role string, proxy *wire.Proxy, rule wire.Rule, kills bool) (fired <-chan struct{}) {
+func (w *world) strikeAt(role string, proxy *testkit.Proxy, rule wire.Rule, kills bool) (fired <-chan struct{}) {
 	w.t.Helper()
 	if !kills {
 		w.start(role, w.faulty)

@@ -33,7 +33,7 @@ type world struct {
 	t                *testing.T
 	db               *testkit.DB
 	ledger           *ledger
-	pg, mq           *wire.Proxy
+	pg, mq           *testkit.Proxy
 	straight, faulty servers
 
 	ch        *amqp.Channel
@@ -51,15 +51,8 @@ func newWorld(t *testing.T) *world {
 	w.ledger = newLedger(t, w.claimed)
 	w.straight = servers{w.db.URL, testkit.AMQPURL(t), w.ledger.url}
 	w.faulty = w.straight
-	var err error
-	if w.pg, w.faulty.Database, err = wire.Postgres(w.straight.Database); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(w.pg.Close)
-	if w.mq, w.faulty.Broker, err = wire.AMQP(w.straight.Broker); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(w.mq.Close)
+	w.pg, w.faulty.Database = testkit.ProxyTo(t, w.straight.Database)
+	w.mq, w.faulty.Broker = testkit.ProxyTo(t, w.straight.Broker)
 	w.mq.On(wire.Rule{At: func(m *wire.Message) bool { // only looks
 		if wire.Deliver(m) {
 			w.delivered.Add(1)

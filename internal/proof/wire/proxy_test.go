@@ -20,13 +20,9 @@ import (
 )
 
 // through connects a pool of one connection through a proxy.
-func through(t *testing.T, db *testkit.DB) (*wire.Proxy, *pgxpool.Pool) {
+func through(t *testing.T, db *testkit.DB) (*testkit.Proxy, *pgxpool.Pool) {
 	t.Helper()
-	proxy, url, err := wire.Postgres(db.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(proxy.Close)
+	proxy, url := testkit.ProxyTo(t, db.URL)
 	pool, err := pgxpool.New(context.Background(), url+"&pool_max_conns=1")
 	if err != nil {
 		t.Fatal(err)
@@ -198,11 +194,7 @@ func TestAMQP(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			queue := queueFor(t)
-			proxy, url, err := wire.AMQP(testkit.AMQPURL(t))
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(proxy.Close)
+			proxy, url := testkit.ProxyTo(t, testkit.AMQPURL(t))
 			proxy.On(tt.rule)
 			if got := publish(t, url, queue.name); got != tt.want {
 				t.Errorf("the publisher hears %q; want %q", got, tt.want)
@@ -305,11 +297,7 @@ func TestAMQP_deliveries(t *testing.T) {
 			if err := queue.ch.PublishWithContext(context.Background(), "", queue.name, false, false, amqp091.Publishing{Body: []byte("x")}); err != nil {
 				t.Fatal(err)
 			}
-			proxy, url, err := wire.AMQP(testkit.AMQPURL(t))
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(proxy.Close)
+			proxy, url := testkit.ProxyTo(t, testkit.AMQPURL(t))
 			fired := proxy.On(wire.Rule{At: at, Do: wire.Cut})
 			if err := take(url, queue.name); err == nil && name == "delivery" {
 				t.Error("a delivery came that was cut")
@@ -352,11 +340,7 @@ func TestProxy_noServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	nobody.Close()
-	proxy, url, err := wire.Postgres("postgres://" + nobody.Addr().String() + "/x")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(proxy.Close)
+	_, url := testkit.ProxyTo(t, "postgres://"+nobody.Addr().String()+"/x")
 	conn, err := net.Dial("tcp", strings.TrimSuffix(strings.TrimPrefix(url, "postgres://"), "/x"))
 	if err != nil {
 		t.Fatal(err)
