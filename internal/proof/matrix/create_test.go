@@ -12,7 +12,7 @@ import (
 // same id.
 func creation(m moment) scenario {
 	return func(t *testing.T, w *world) {
-		w.start(worker, w.straight)
+		w.startCounting()
 		w.start(relay, w.straight)
 		o := order{ID: intent.NewID(), Script: []string{done}}
 		w.strikeOnce(creator, m, creates, o)
@@ -23,6 +23,7 @@ func creation(m moment) scenario {
 		if err != nil || existed != m.applied {
 			t.Errorf("created again: existed %t, %v; want %t", existed, err, m.applied)
 		}
+		w.awaitPublished(1) // I13: never what was not committed
 		w.restsAt(o.ID, sentOnce)
 	}
 }

@@ -45,7 +45,8 @@ type Message struct {
 	ended  <-chan struct{} // closed with the proxy
 }
 
-// Matcher chooses messages.
+// Matcher chooses messages. It is called for one message at a time, in the order in which they pass, and must not call
+// the proxy; one that never says yes just looks.
 type Matcher func(*Message) bool
 
 // Executes matches a statement that holds text, on its way to the server.
