@@ -267,8 +267,8 @@ func (c *claimer) weigh(ctx context.Context, hints []hint) {
 	standings, err := c.store.Standings(reading, ids)
 	cancel()
 	if err != nil {
-		// Not acked, so that they come again; nothing is known of them.
-		c.cfg.Log.Warn("worker: cannot look after hints, leaving them to the broker", "hints", len(hints), "error", err)
+		// Nothing is known of them, so they come again.
+		c.cfg.Log.Warn("worker: cannot look after hints, putting them back", "hints", len(hints), "error", err)
 		c.putBack(ctx, hints, "put back", func(store.Hint) (time.Duration, time.Time) { return backoff.Jitter(time.Second), time.Time{} })
 		return
 	}
