@@ -4,10 +4,10 @@
 BIN := .writ/bin
 TOOL := go tool -modfile=internal/tools/go.mod
 
-.PHONY: help build compiler demo test lint check drills fmt clean
+.PHONY: help build compiler demo test lint check drills bench bench-long fmt clean
 
 help: ## this list
-	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## the writ command, in .writ/bin
 	@mkdir -p $(BIN)
@@ -47,6 +47,15 @@ check: ## the whole gate: tests, linters, demo
 
 drills: build ## faults on private servers of their own: outages, kills, zombies, purges, a million waiting (about 10 minutes)
 	go test -tags drill -count=1 -v -timeout 30m ./internal/drills
+
+# cmd/bench is a module of its own: the peers that it measures beside Writ are no dependency of Writ.
+bench: ## Writ beside its peers on private servers: throughput, latency, cost; ends with the targets (about 20 minutes)
+	go -C cmd/bench build -o $(CURDIR)/$(BIN)/bench .
+	$(BIN)/bench run
+
+bench-long: ## the benchmarks with millions of rows, and those with several processes (about 30 minutes)
+	go -C cmd/bench build -o $(CURDIR)/$(BIN)/bench .
+	$(BIN)/bench run -long
 
 clean: ## take down what make left running, and remove .writ
 	-$(BIN)/writ dev down
