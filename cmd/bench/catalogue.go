@@ -10,8 +10,11 @@ func catalogue(dir string) []workload.Workload {
 	writ := contender.Writ{Label: "writ", Most: 2000}
 	writ100 := contender.Writ{Label: "writ-100", Most: 100}
 	river := contender.River{}
+	graphile500 := contender.Graphile{Dir: dir, Queue: 500}
+	graphile5000 := contender.Graphile{Dir: dir, Queue: 5000}
+	floor := contender.Floor{}
 	return []workload.Workload{
-		workload.Drain(turns(writ, river, writ100)),
+		workload.Drain(turns(writ, river, writ100, graphile500, graphile5000, floor)),
 	}
 }
 
