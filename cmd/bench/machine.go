@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
 	"strings"
 
 	"github.com/writhq/writ/cmd/bench/report"
@@ -13,9 +14,10 @@ import (
 // machine describes what this runs on, without its name.
 func machine() report.Machine {
 	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease") // what cannot be read is left empty
+	release := strings.SplitN(strings.TrimSpace(string(kernel)), ".", 3)
 	return report.Machine{
-		Cores: runtime.NumCPU(), CPU: field("/proc/cpuinfo", "model name"), Memory: field("/proc/meminfo", "MemTotal"),
-		Kernel: strings.TrimSpace(string(kernel)),
+		Cores: runtime.NumCPU(), CPU: field("/proc/cpuinfo", "model name"), Memory: gibibytes(field("/proc/meminfo", "MemTotal")),
+		Kernel: strings.Join(release[:min(2, len(release))], "."),
 	}
 }
 
@@ -28,6 +30,15 @@ func field(path, name string) string {
 		}
 	}
 	return ""
+}
+
+// gibibytes rounds what /proc/meminfo says.
+func gibibytes(memTotal string) string {
+	kb, err := strconv.ParseFloat(strings.TrimSuffix(memTotal, " kB"), 64)
+	if err != nil {
+		return memTotal
+	}
+	return strconv.FormatFloat(kb/(1<<20), 'f', 0, 64) + " GiB"
 }
 
 // commit is the tree that was measured; with «+» if it holds changes that are in no commit.

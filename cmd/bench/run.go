@@ -19,11 +19,12 @@ import (
 
 // plan is what the flags of run say.
 type plan struct {
-	dir, out    string
-	only        string
-	peers       string
-	rounds      int
-	long, short bool
+	dir, out string
+	only     string
+	peers    string
+	rounds   int
+	scale    float64
+	long     bool
 }
 
 func runCommand(ctx context.Context, args []string, _ io.Reader, stdout, stderr io.Writer) error {
@@ -36,6 +37,7 @@ func runCommand(ctx context.Context, args []string, _ io.Reader, stdout, stderr 
 	flags.StringVar(&p.peers, "peers", "", "contenders to run, with commas (default: all)")
 	flags.IntVar(&p.rounds, "pairs", 0, "rounds of each workload (default: its own)")
 	flags.BoolVar(&p.long, "long", false, "run the workloads of make bench-long instead")
+	flags.Float64Var(&p.scale, "scale", 1, "make all counts and times smaller by this, to try the program out: such a run judges nothing")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -106,12 +108,13 @@ func (p plan) run(ctx context.Context, workloads []workload.Workload, stdout, st
 
 	f := report.File{
 		Date: began.UTC().Truncate(time.Second), Commit: commit(ctx), Machine: machine(), Versions: s.versions, Settings: s.settings,
+		Trial: p.scale < 1,
 	}
 	for _, c := range contendersOf(workloads) {
 		f.About = append(f.About, c.Name()+": "+c.About())
 	}
 	env := &workload.Env{
-		DatabaseURL: s.DatabaseURL, AMQPURL: s.AMQPURL, Postgres: s.postgres, Broker: s.broker, LogDir: logs, Progress: stderr,
+		DatabaseURL: s.DatabaseURL, AMQPURL: s.AMQPURL, Postgres: s.postgres, Broker: s.broker, LogDir: logs, Progress: stderr, Scale: p.scale,
 	}
 	if err := env.Open(ctx); err != nil {
 		return err
@@ -122,7 +125,7 @@ func (p plan) run(ctx context.Context, workloads []workload.Workload, stdout, st
 	for _, w := range workloads {
 		results, err := workload.Run(ctx, env, w, w.Rounds)
 		f.Results = append(f.Results, results...)
-		f.Notes = append(f.Notes, fmt.Sprintf("%s: %s (%d rounds)", w.Name, w.Title, w.Rounds))
+		f.Notes = append(f.Notes, fmt.Sprintf("%s: %s (rounds: %d)", w.Name, w.Title, w.Rounds))
 		if err != nil {
 			failure = err
 			break

@@ -32,7 +32,7 @@ func workCommand(ctx context.Context, args []string, stdin io.Reader, stdout, st
 	return contender.Work(ctx, stdin, stdout, func(ctx context.Context, r *contender.Recorder) (contender.Runner, func(), error) {
 		switch args[0] {
 		case "writ":
-			return contender.WorkWrit(ctx, database, broker, o, r)
+			return contender.WorkWrit(ctx, database, broker, o, r, nil)
 		case "river":
 			return contender.WorkRiver(ctx, database, o, r)
 		case "floor":

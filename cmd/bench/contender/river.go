@@ -75,12 +75,12 @@ func (River) Adopt(context.Context, Target, Options) error { return nil }
 // Leave does nothing: all of it is in the database.
 func (River) Leave(context.Context, Target, Options) error { return nil }
 
-// inserter returns a client that only inserts.
+// inserter returns a client that only inserts. It notifies as often as workers fetch: the default would be once in 100 ms.
 func (River) inserter(t Target) (*river.Client[pgx.Tx], error) {
-	return river.NewClient(riverpgxv5.New(t.Pool), &river.Config{Logger: quiet()})
+	return river.NewClient(riverpgxv5.New(t.Pool), &river.Config{FetchCooldown: riverCooldown, Logger: quiet()})
 }
 
-// Creator prepares creating single jobs.
+// Create inserts one job in a transaction of its own.
 func (r River) Create(ctx context.Context, t Target, args Args) error {
 	client, err := cached(t.Pool, r.inserter, t)
 	if err != nil {

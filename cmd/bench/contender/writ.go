@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"os/exec"
 	"strings"
 	"time"
@@ -66,13 +65,13 @@ func (w Writ) Adopt(ctx context.Context, t Target, o Options) error {
 	declaring, stop := context.WithCancel(ctx)
 	defer stop()
 	ended := make(chan error, 1)
-	run, closing, err := WorkWrit(ctx, t.DatabaseURL, t.AMQPURL, Options{Slots: 1, Kinds: o.Kinds, Roles: []string{string(writ.RoleWorkers)}}, &Recorder{})
+	run, closing, err := WorkWrit(ctx, t.DatabaseURL, t.AMQPURL, Options{Slots: 1, Kinds: o.Kinds, Roles: []string{string(writ.RoleWorkers)}}, &Recorder{}, quiet())
 	if err != nil {
 		return err
 	}
 	defer closing()
 	go func() { ended <- run(declaring) }()
-	err = await(ctx, patience, "the queues are declared", func() (bool, error) {
+	err = await(ctx, declareWithin, "the queues are declared", func() (bool, error) {
 		var n int
 		err := t.Pool.QueryRow(ctx, "SELECT count(*) FROM writ.kinds").Scan(&n)
 		return n >= len(queues) && exist(t, queues), err
@@ -80,6 +79,9 @@ func (w Writ) Adopt(ctx context.Context, t Target, o Options) error {
 	stop()
 	return errors.Join(err, <-ended)
 }
+
+// declareWithin bounds the declaration of queues: 500 quorum queues take half a minute.
+const declareWithin = 3 * time.Minute
 
 // Leave deletes the queues.
 func (w Writ) Leave(ctx context.Context, t Target, o Options) error {
@@ -146,8 +148,8 @@ func (Writ) Open(ctx context.Context, t Target) (open bool, err error) {
 // Worker runs this program again.
 func (w Writ) Worker(t Target, o Options) (*exec.Cmd, error) { return self("writ", t, o) }
 
-// WorkWrit is what the process does: writ.Run, as an application would.
-func WorkWrit(ctx context.Context, databaseURL, amqpURL string, o Options, r *Recorder) (Runner, func(), error) {
+// WorkWrit is what the process does: writ.Run, as an application would. A nil log is the default's, to standard error.
+func WorkWrit(ctx context.Context, databaseURL, amqpURL string, o Options, r *Recorder, log *slog.Logger) (Runner, func(), error) {
 	pool, err := openPool(ctx, databaseURL, poolSize)
 	if err != nil {
 		return nil, nil, err
@@ -158,7 +160,7 @@ func WorkWrit(ctx context.Context, databaseURL, amqpURL string, o Options, r *Re
 			return r.Handle(ctx, job.Args)
 		}})
 	}
-	cfg := writ.Config{Workers: workers.Config{Slots: o.Slots}, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
+	cfg := writ.Config{Workers: workers.Config{Slots: o.Slots}, Log: log}
 	for _, role := range o.Roles {
 		cfg.Roles = append(cfg.Roles, writ.Role(role))
 	}

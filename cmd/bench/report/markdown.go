@@ -15,8 +15,14 @@ type column struct {
 
 // cost columns come with every workload whose runs are metered.
 var cost = []column{
-	{"postgres_ms", "Postgres CPU, ms/job"}, {"broker_ms", "broker CPU"}, {"worker_ms", "worker CPU"}, {"creator_ms", "creator CPU"},
-	{"statements", "statements/job"}, {"buffers", "buffers/job"}, {"wal_bytes", "WAL bytes/job"}, {"fpi", "page images/job"},
+	{"postgres_ms", "Postgres CPU, ms/job"},
+	{"broker_ms", "broker CPU"},
+	{"worker_ms", "worker CPU"},
+	{"creator_ms", "creator CPU"},
+	{"statements", "statements/job"},
+	{"buffers", "buffers/job"},
+	{"wal_bytes", "WAL bytes/job"},
+	{"fpi", "page images/job"},
 }
 
 // tables says which metrics of a workload are shown first, and which one is compared with River's.
@@ -40,6 +46,9 @@ var tables = map[string][]column{
 // Markdown is the whole report: what was measured, and last the table of targets.
 func Markdown(f File) string {
 	var b strings.Builder
+	if f.Trial {
+		b.WriteString("**A trial of the program at a smaller scale: these figures mean nothing.**\n\n")
+	}
 	fmt.Fprintf(&b, "Measured %s at commit %s on %d cores (%s, %s, Linux %s).\n\n", f.Date.Format("2006-01-02 15:04 UTC"), f.Commit,
 		f.Machine.Cores, f.Machine.CPU, f.Machine.Memory, f.Machine.Kernel)
 	fmt.Fprintf(&b, "Versions: %s.\n\nSettings of Postgres: %s.\n\n", pairs(f.Versions, " "), pairs(f.Settings, " = "))
@@ -115,7 +124,7 @@ func (f File) table(workload string) string {
 			case s.N == 0:
 				b.WriteString(" – |")
 			case i == 0:
-				fmt.Fprintf(&b, " %s (%s–%s) |", number(s.Median), number(s.Min), number(s.Max))
+				fmt.Fprintf(&b, " %s |", s.with(""))
 			default:
 				fmt.Fprintf(&b, " %s |", number(s.Median))
 			}
@@ -133,7 +142,7 @@ func number(v float64) string {
 	switch {
 	case math.IsNaN(v) || math.IsInf(v, 0):
 		return "–"
-	case math.Abs(v) >= 1000:
+	case math.Abs(v) >= 999.5:
 		return thousands(int64(math.Round(v/round(v)) * round(v)))
 	case math.Abs(v) >= 100:
 		return fmt.Sprintf("%.0f", v)

@@ -30,6 +30,7 @@ type Machine struct {
 type File struct {
 	Date     time.Time         `json:"date"`
 	Commit   string            `json:"commit"`
+	Trial    bool              `json:"trial,omitempty"` // made smaller, to try the program out: judges nothing
 	Machine  Machine           `json:"machine"`
 	Versions map[string]string `json:"versions"`
 	Settings map[string]string `json:"settings"` // of the servers

@@ -16,7 +16,7 @@ const drainJobs = 100_000
 func Drain(turns []Turn) Workload {
 	return Workload{
 		Name: "drain", Title: "100,000 no-op jobs inserted in bulk, then drained by one process", Rounds: 5, Turns: turns,
-		Run: func(ctx context.Context, e *Env, t Turn) (Metrics, error) {
+		Run: func(ctx context.Context, e *Env, t Turn) (Sample, error) {
 			return drainOnce(ctx, e, t.Contender, drainPlan{jobs: drainJobs, processes: 1})
 		},
 	}
@@ -24,66 +24,76 @@ func Drain(turns []Turn) Workload {
 
 // drainPlan is a drain's variations.
 type drainPlan struct {
-	jobs, processes, kinds int
-	slots                  int   // of each process; 0: the contender's
-	wait                   int64 // milliseconds each job takes
+	jobs      int
+	processes int
+	kinds     int
+	slots     int   // of each process; 0: the contender's
+	wait      int64 // milliseconds each job takes
+	// before is done to the fresh database. May be nil.
+	before func(ctx context.Context, f *field) error
 	// beside is done once the jobs are inserted and settled, and undone after they are drained. May be nil.
-	beside func(ctx context.Context, f *field) (undo func() error, err error)
+	beside func(ctx context.Context, f *field) (undo func(), err error)
 }
 
 // drainOnce makes a fresh database, fills and drains it.
-func drainOnce(ctx context.Context, e *Env, c contender.Contender, plan drainPlan) (_ Metrics, err error) {
+func drainOnce(ctx context.Context, e *Env, c contender.Contender, plan drainPlan) (_ Sample, err error) {
 	f, err := e.enter(ctx, c, contender.Options{Kinds: plan.kinds, Slots: plan.slots})
 	if err != nil {
-		return nil, err
+		return Sample{}, err
 	}
 	defer func() { err = errors.Join(err, f.leave(ctx)) }()
+	if plan.before != nil {
+		if err := plan.before(ctx, f); err != nil {
+			return Sample{}, err
+		}
+	}
 	return f.drain(ctx, plan)
 }
 
 // drain fills and drains this field. The clock of the drain runs from the word to the workers, which are set up and have
 // not begun, until the database says that all is finished.
-func (f *field) drain(ctx context.Context, plan drainPlan) (_ Metrics, err error) {
+func (f *field) drain(ctx context.Context, plan drainPlan) (Sample, error) {
+	plan.jobs = f.env.scaled(plan.jobs)
 	created, err := f.fill(ctx, plan)
 	if err != nil {
-		return nil, err
+		return Sample{}, err
 	}
 	if err := f.settle(ctx); err != nil {
-		return nil, err
+		return Sample{}, err
 	}
 	if plan.beside != nil {
 		undo, err := plan.beside(ctx, f)
 		if err != nil {
-			return nil, err
+			return Sample{}, err
 		}
-		defer func() { err = errors.Join(err, undo()) }()
+		defer undo()
 	}
 	workers, err := f.start(plan.processes, contender.Options{})
 	if err != nil {
-		return nil, err
+		return Sample{}, err
 	}
 	meter := f.meter()
 	before, err := meter.Read(ctx)
 	if err != nil {
-		return nil, err
+		return Sample{}, err
 	}
 	began := time.Now()
 	for _, w := range workers {
 		err = errors.Join(err, w.Go())
 	}
 	if err != nil {
-		return nil, err
+		return Sample{}, err
 	}
 	if err := f.finished(ctx, int64(plan.jobs), 5*time.Minute); err != nil {
-		return nil, err
+		return Sample{}, err
 	}
 	seconds := time.Since(began).Seconds()
 	after, err := meter.Read(ctx)
 	if err != nil {
-		return nil, err
+		return Sample{}, err
 	}
 	if _, err := f.stop(); err != nil {
-		return nil, err
+		return Sample{}, err
 	}
 	drained := after.Since(before)
 	m := Metrics{
@@ -92,7 +102,7 @@ func (f *field) drain(ctx context.Context, plan drainPlan) (_ Metrics, err error
 		"drain_pg_ms":  float64(drained.Postgres.Microseconds()) / 1000 / float64(plan.jobs),
 	}
 	m.add(created.Add(drained), plan.jobs)
-	return m, nil
+	return Sample{Metrics: m}, nil
 }
 
 // fill creates the jobs in bulk and returns what that cost.

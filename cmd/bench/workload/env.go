@@ -26,10 +26,14 @@ type Env struct {
 	Postgres    int    // pid of the postmaster
 	Broker      int    // pid of the broker
 	LogDir      string // workers' logs
-	Progress    io.Writer
+	// Scale makes all counts and times smaller for a trial of the program itself. 1 or 0 measures.
+	Scale    float64
+	Progress io.Writer
 
 	admin     *pgx.Conn
-	templates map[string]string // contender → its template database
+	templates map[string]string    // contender → its template database
+	peaks     map[string][]float64 // contender → jobs per second with 16 clients, as measured by single
+	filled    map[int]*field       // databases with so many finished rows, kept for the workloads that share them
 	serial    int
 }
 
@@ -38,15 +42,21 @@ const creatorPool = 20
 
 // Open connects to the servers.
 func (e *Env) Open(ctx context.Context) (err error) {
-	e.templates = map[string]string{}
+	e.templates, e.peaks, e.filled = map[string]string{}, map[string][]float64{}, map[int]*field{}
 	if e.admin, err = pgx.Connect(ctx, e.DatabaseURL); err != nil {
 		return fmt.Errorf("connect to Postgres: %w", err)
 	}
 	return nil
 }
 
-// Close closes what Open opened.
-func (e *Env) Close(ctx context.Context) error { return e.admin.Close(ctx) }
+// Close removes what is kept and closes what Open opened.
+func (e *Env) Close(ctx context.Context) error {
+	var errs []error
+	for _, f := range e.filled {
+		errs = append(errs, f.leave(ctx))
+	}
+	return errors.Join(append(errs, e.admin.Close(ctx))...)
+}
 
 // field is one run's database, with the processes that work on it.
 type field struct {
@@ -56,6 +66,19 @@ type field struct {
 	name    string // of the database
 	options contender.Options
 	workers []*contender.Process
+}
+
+// scaled is a count for this run: whole, or smaller in a trial, but at least a few.
+func (e *Env) scaled(n int) int {
+	if e.Scale <= 0 || e.Scale >= 1 {
+		return n
+	}
+	return max(min(n, 40), int(float64(n)*e.Scale))
+}
+
+// scaledTime does the same for a time.
+func (e *Env) scaledTime(d time.Duration) time.Duration {
+	return time.Duration(e.scaled(int(d/time.Millisecond))) * time.Millisecond
 }
 
 // enter makes a fresh database for a contender, cloned from its migrated template.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/writhq/writ/cmd/bench/contender"
@@ -27,10 +28,8 @@ type Workload struct {
 	Length Length
 	Rounds int // unless the user says otherwise
 	Turns  []Turn
-	// Run measures one turn and returns its metrics.
-	Run func(ctx context.Context, e *Env, t Turn) (Metrics, error)
-	// Before prepares something that all rounds share, and returns what takes it down. May be nil.
-	Before func(ctx context.Context, e *Env) (after func(context.Context) error, err error)
+	// Run measures one turn.
+	Run func(ctx context.Context, e *Env, t Turn) (Sample, error)
 }
 
 // Turn is a contender in a variant of the workload.
@@ -40,34 +39,31 @@ type Turn struct {
 	Number    int // what the variant counts: clients, processes
 }
 
+// Sample is what one turn measured.
+type Sample struct {
+	Metrics
+	Latency *report.Histogram // nil where latencies are not the point
+}
+
 // Metrics by name.
 type Metrics map[string]float64
 
 // Run runs a workload: round by round, in each the turns in order, so that what drifts meets all of them alike.
 func Run(ctx context.Context, e *Env, w Workload, rounds int) (results []report.Result, err error) {
-	if w.Before != nil {
-		after, err := w.Before(ctx, e)
-		if err != nil {
-			return nil, fmt.Errorf("%s: prepare: %w", w.Name, err)
-		}
-		defer func() {
-			if downErr := after(context.WithoutCancel(ctx)); err == nil {
-				err = downErr
-			}
-		}()
-	}
 	for round := 1; round <= rounds; round++ {
 		for _, turn := range w.Turns {
 			began := time.Now()
-			metrics, err := w.Run(ctx, e, turn)
+			sample, err := w.Run(ctx, e, turn)
 			if err != nil {
 				return results, fmt.Errorf("%s, %s %s: %w", w.Name, turn.Contender.Name(), turn.Variant, err)
 			}
-			results = append(results, report.Result{
-				Workload: w.Name, Contender: turn.Contender.Name(), Variant: turn.Variant, Round: round, Metrics: metrics,
-			})
-			fmt.Fprintf(e.Progress, "%s %d/%d  %s %s  %s (%.0f s)\n", w.Name, round, rounds, turn.Contender.Name(), turn.Variant,
-				metrics, time.Since(began).Seconds())
+			r := report.Result{Workload: w.Name, Contender: turn.Contender.Name(), Variant: turn.Variant, Round: round, Metrics: sample.Metrics}
+			if sample.Latency != nil {
+				r.Latency = sample.Latency.Buckets()
+			}
+			results = append(results, r)
+			fmt.Fprintf(e.Progress, "%s %d/%d  %s %s %s (%.0f s)\n", w.Name, round, rounds, turn.Contender.Name(), turn.Variant,
+				sample.Metrics, time.Since(began).Seconds())
 		}
 	}
 	return results, nil
@@ -80,11 +76,11 @@ func (m Metrics) String() string {
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	out := ""
+	var out strings.Builder
 	for _, name := range names {
-		out += fmt.Sprintf(" %s=%.5g", name, m[name])
+		fmt.Fprintf(&out, " %s=%.5g", name, m[name])
 	}
-	return out
+	return out.String()
 }
 
 // add puts the cost of n jobs among the metrics, each per job but CPU in ms.
