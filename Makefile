@@ -49,14 +49,15 @@ drills: build ## faults on private servers of their own: outages, kills, zombies
 	go test -tags drill -count=1 -v -timeout 30m ./internal/drills
 
 # cmd/bench is a module of its own: the peers that it measures beside Writ are no dependency of Writ.
-bench: ## Writ beside its peers on private servers: throughput, latency, cost; ends with the targets (about 20 minutes)
+bench: build ## Writ beside its peers on private servers: throughput, latency, cost; ends with the targets (about 20 minutes)
 	go -C cmd/bench build -o $(CURDIR)/$(BIN)/bench .
 	$(BIN)/bench run
 
-bench-long: ## the benchmarks with millions of rows, and those with several processes (about 30 minutes)
+bench-long: build ## the benchmarks with millions of rows, and those with several processes (about 30 minutes)
 	go -C cmd/bench build -o $(CURDIR)/$(BIN)/bench .
 	$(BIN)/bench run -long
 
 clean: ## take down what make left running, and remove .writ
 	-$(BIN)/writ dev down
+	-$(BIN)/writ dev down --dir .writ/bench/stack
 	rm -rf .writ

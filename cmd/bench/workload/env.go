@@ -37,8 +37,8 @@ type Env struct {
 	serial    int
 }
 
-// creatorPool is the most connections that creators hold.
-const creatorPool = 20
+// CreatorPool is the most connections that creators hold.
+const CreatorPool = 20
 
 // Open connects to the servers.
 func (e *Env) Open(ctx context.Context) (err error) {
@@ -101,7 +101,7 @@ func (e *Env) enter(ctx context.Context, c contender.Contender, o contender.Opti
 	if err != nil {
 		return nil, err
 	}
-	config.MaxConns = creatorPool
+	config.MaxConns = CreatorPool
 	if f.target.Pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
 		return nil, err
 	}
