@@ -25,6 +25,7 @@ type plan struct {
 	rounds   int
 	scale    float64
 	long     bool
+	profile  bool
 }
 
 func runCommand(ctx context.Context, args []string, _ io.Reader, stdout, stderr io.Writer) error {
@@ -37,6 +38,7 @@ func runCommand(ctx context.Context, args []string, _ io.Reader, stdout, stderr 
 	flags.StringVar(&p.peers, "peers", "", "contenders to run, with commas (default: all)")
 	flags.IntVar(&p.rounds, "pairs", 0, "rounds of each workload (default: its own)")
 	flags.BoolVar(&p.long, "long", false, "run the workloads of make bench-long instead")
+	flags.BoolVar(&p.profile, "profile", false, "list the statements on which Postgres spent most time, after each run")
 	flags.Float64Var(&p.scale, "scale", 1, "make all counts and times smaller by this, to try the program out: such a run judges nothing")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -116,6 +118,9 @@ func (p plan) run(ctx context.Context, workloads []workload.Workload, stdout, st
 	f.About = append(f.About, fmt.Sprintf("creators: one Go process with a pool of %d for all contenders, in transactions that it begins and commits itself", workload.CreatorPool))
 	env := &workload.Env{
 		DatabaseURL: s.DatabaseURL, AMQPURL: s.AMQPURL, Postgres: s.postgres, Broker: s.broker, LogDir: logs, Progress: stderr, Scale: p.scale,
+	}
+	if p.profile {
+		env.Detail = workload.WithStatements
 	}
 	if err := env.Open(ctx); err != nil {
 		return err

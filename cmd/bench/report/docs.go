@@ -1,6 +1,7 @@
 package report
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -15,6 +16,9 @@ const (
 
 // WriteDocs draws the tables between the marks of benchmarks.md in dir, and benchmarks.svg.
 func WriteDocs(dir string, f File) error {
+	if f.Trial {
+		return errors.New("these results are of a trial at a smaller scale, which belongs on no page; run without -scale")
+	}
 	path := filepath.Join(dir, "benchmarks.md")
 	page, err := os.ReadFile(path)
 	if err != nil {

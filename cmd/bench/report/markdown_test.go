@@ -146,6 +146,11 @@ func TestWriteDocs(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(dir, "benchmarks.svg")); err != nil {
 		t.Error(err)
 	}
+	trial := sample(t)
+	trial.Trial = true
+	if err := WriteDocs(dir, trial); err == nil {
+		t.Error("a trial was drawn; want an error")
+	}
 	for _, bad := range []string{"no marks", beginMark, endMark + beginMark} {
 		write(bad)
 		if err := WriteDocs(dir, sample(t)); err == nil {

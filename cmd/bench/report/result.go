@@ -69,6 +69,7 @@ func merge(older, newer File) File {
 		}
 	}
 	newer.Results = append(results, newer.Results...)
+	newer.Trial = newer.Trial || older.Trial
 	newer.About = union(older.About, newer.About)
 	newer.Notes = union(older.Notes, newer.Notes)
 	return newer

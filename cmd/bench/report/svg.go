@@ -25,13 +25,19 @@ func SVG(f File) string {
 		}
 		y += 34
 	}
-	fmt.Fprintf(&body, `<text x="16" y="%d" class="s">%s · PostgreSQL %s, RabbitMQ %s · %d cores shared by all · line: smallest to largest of %d rounds</text>`+"\n",
-		y, f.Date.Format("2006-01-02"), f.Versions["PostgreSQL"], f.Versions["RabbitMQ"], f.Machine.Cores, f.Spread(riverDrain, "drain_per_s").N)
+	fmt.Fprintf(&body, `<text x="16" y="%d" class="s">%s · PostgreSQL %s, RabbitMQ %s · %d cores shared by all · thin line: smallest to largest of the rounds</text>`+"\n",
+		y, f.Date.Format("2006-01-02"), bare(f.Versions["PostgreSQL"]), bare(f.Versions["RabbitMQ"]), f.Machine.Cores)
 	return fmt.Sprintf(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 720 %d" role="img" aria-label="Benchmarks of Writ beside its peers">
 <style>text{font:13px system-ui,sans-serif;fill:#24292f}.h{font-weight:600}.s{font-size:11px;fill:#57606a;font-weight:400}.v{font-size:12px}</style>
 <rect width="720" height="%d" fill="#fff"/>
 %s</svg>
 `, y+16, y+16, body.String())
+}
+
+// bare is a version without what the packager says about it.
+func bare(version string) string {
+	version, _, _ = strings.Cut(version, " ")
+	return version
 }
 
 // bar draws one row and returns where the next one begins.

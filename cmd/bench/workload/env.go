@@ -27,7 +27,9 @@ type Env struct {
 	Broker      int    // pid of the broker
 	LogDir      string // workers' logs
 	// Scale makes all counts and times smaller for a trial of the program itself. 1 or 0 measures.
-	Scale    float64
+	Scale float64
+	// Detail says whether each run ends with its most expensive statements.
+	Detail   Detail
 	Progress io.Writer
 
 	admin     *pgx.Conn
@@ -36,6 +38,15 @@ type Env struct {
 	filled    map[int]*field       // databases with so many finished rows, kept for the workloads that share them
 	serial    int
 }
+
+// Detail is how much is printed about a run.
+type Detail int
+
+// The details.
+const (
+	FiguresOnly Detail = iota
+	WithStatements
+)
 
 // CreatorPool is the most connections that creators hold.
 const CreatorPool = 20
@@ -150,7 +161,11 @@ func (f *field) leave(ctx context.Context) error {
 	for _, w := range f.workers {
 		w.Kill()
 	}
-	err := f.c.Leave(ctx, f.target, f.options)
+	var err error
+	if f.env.Detail == WithStatements {
+		err = f.profile(ctx)
+	}
+	err = errors.Join(err, f.c.Leave(ctx, f.target, f.options))
 	f.target.Pool.Close()
 	return errors.Join(err, f.env.exec(ctx, "DROP DATABASE "+f.name+" WITH (FORCE)"))
 }
