@@ -54,9 +54,10 @@ WHERE i.id = $1 AND i.epoch = $2 AND ($5::text[] IS NULL OR i.kind = ANY ($5::te
 RETURNING i.id, i.kind, i.epoch, i.attempt, i.generation, i.args, i.args_version, i.tid, i.parent_id, i.subjects, i.requested_at, i.trace, i.meta, i.ctid;
 
 -- name: ReadMine
--- What a claim returned whose answer was lost.
+-- What a claim returned whose answer was lost. Not if it is flagged: then its handler may have been run already by this very
+-- worker, have said unknown, and be forgotten here, and this hint be a doubled one.
 SELECT i.id, i.kind, i.epoch, i.attempt, i.generation, i.args, i.args_version, i.tid, i.parent_id, i.subjects, i.requested_at, i.trace, i.meta, i.ctid
-FROM writ.intents i WHERE i.id = $1 AND i.epoch = $2 AND i.state = 'sending' AND i.worker_id = $3;
+FROM writ.intents i WHERE i.id = $1 AND i.epoch = $2 AND i.state = 'sending' AND i.worker_id = $3 AND i.flagged_at IS NULL;
 
 -- name: ReadHinted
 -- Rows that a claim left out, to tell what their hints are worth.

@@ -1,0 +1,162 @@
+// Package mutants keeps the checks honest: a table of small wrongs done to the product's code, each of which some test
+// must catch. «make mutants» builds each with an overlay, so that no file is touched, and demands that its test fails.
+package mutants
+
+// Mutant is one wrong.
+type Mutant struct {
+	Name  string
+	Edits []Edit
+	Catch Catch // what must fail with it, and passes without
+}
+
+// Edit replaces a text that stands exactly once in a file, Go or embedded SQL. Keep the texts short: they have to follow
+// the code.
+type Edit struct {
+	File     string // from the module's root
+	Old, New string
+}
+
+// Catch is a test.
+type Catch struct {
+	Package string // from the module's root
+	Test    string // its name, with subtests as for -run
+}
+
+// The packages that catch.
+const (
+	here     = "./internal/proof/mutants"
+	dispatch = "./dispatch"
+	pool     = "./workers"
+	broker   = "./internal/rabbit"
+)
+
+// Mutants is the table.
+var Mutants = []Mutant{
+	{
+		Name: "publish before commit", // the hint is written by a transaction of its own, so it is seen before the creation commits
+		Edits: []Edit{{
+			File: "internal/store/create.go", Old: "	return len(created) == 1, err",
+			New: `	if tx, ok := q.(interface{ Conn() *pgx.Conn }); ok && err == nil {
+		aside, err := pgx.ConnectConfig(ctx, tx.Conn().Config())
+		if err != nil {
+			return false, err
+		}
+		defer aside.Close(ctx)
+		const hint = "INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op) VALUES (now(), $1, $2, 0, 'run')"
+		if _, err := aside.Exec(ctx, hint, r.Kind, r.ID); err != nil {
+			return false, err
+		}
+	}
+	return len(created) == 1, err`,
+		}},
+		Catch: Catch{here, "TestUncommitted"},
+	},
+	{
+		Name: "delete before confirm", // a relay that dies in between loses the hint, and a refused one is gone
+		Edits: []Edit{{
+			File: "dispatch/publish.go", Old: "	sending, cancel := context.WithTimeout(ctx, holding)",
+			New: "	var all []pgtype.TID\n	for _, row := range taken.Rows {\n		all = append(all, row.Ref)\n	}\n" +
+				"	if err := taken.Finish(ctx, all, nil); err != nil {\n		return 0, err\n	}\n" +
+				"	sending, cancel := context.WithTimeout(ctx, holding)",
+		}},
+		Catch: Catch{dispatch, "TestLostAnswer/before"},
+	},
+	{
+		Name: "nack taken for ack",
+		Edits: []Edit{{
+			File: "internal/rabbit/publish.go", Old: "		if c.Acked() {",
+			New: "		answered := false\n		select {\n		case <-c.Done():\n			answered = true\n		default:\n		}\n		if answered {",
+		}},
+		Catch: Catch{broker, "TestPublish_UnknownWhenRefused"},
+	},
+	{
+		Name: "last-id relay", // never looks behind the newest row seen
+		Edits: []Edit{
+			{File: "dispatch/relay.go", Old: "	behind, err := s.take(ctx, distantPast, s.low)", New: "	behind, err := 0, error(nil)"},
+			{File: "dispatch/relay.go", Old: "	s.low = distantPast //", New: "	//"},
+		},
+		Catch: Catch{dispatch, "TestOpenTransaction"},
+	},
+	{
+		Name: "ack before claim",
+		Edits: []Edit{
+			{File: "workers/claim.go", Old: "	f := &frame{delivery: d}", New: "	_ = d.Ack()\n	f := &frame{delivery: d}"},
+			{File: "workers/claim.go", Old: "		_ = h.frame.delivery.Ack()", New: ""},
+		},
+		Catch: Catch{here, "TestUnclaimedHint"},
+	},
+	{
+		Name: "claim without epoch",
+		Edits: []Edit{{
+			File: "sql/statements/worker.sql", Old: "AND c.epoch = $2::int AND", New: "AND $2::int IS NOT NULL AND",
+		}},
+		Catch: Catch{here, "TestOldHint"},
+	},
+	{
+		Name: "asynchronous claim",
+		Edits: []Edit{{
+			File: "sql/statements/session.sql", Old: "set_config('synchronous_commit', 'on', true)", New: "current_setting('synchronous_commit')",
+		}},
+		Catch: Catch{here, "TestClaim_isDurable"},
+	},
+	{
+		Name: "no registry",
+		Edits: []Edit{{
+			File: "workers/slots.go", Old: "	if _, held := r.held[c]; held {", New: "	if _, held := r.held[c]; held && c.epoch < 0 {",
+		}},
+		Catch: Catch{here, "TestDoubledHint"},
+	},
+	{
+		Name: "flagged row resumed",
+		Edits: []Edit{{
+			File: "sql/statements/worker.sql", Old: "AND i.worker_id = $3 AND i.flagged_at IS NULL;", New: "AND i.worker_id = $3;",
+		}},
+		Catch: Catch{here, "TestDoubledHint_afterUnknown"},
+	},
+	{
+		Name: "deadline from start",
+		Edits: []Edit{{
+			File: "workers/run.go", Old: "deadline: sent.Add(kind.Timeout)", New: "deadline: time.Now().Add(kind.Timeout)",
+		}},
+		Catch: Catch{here, "TestLateClaim"},
+	},
+	{
+		Name: "retry on unknown",
+		Edits: []Edit{{
+			File: "workers/outcome.go", Old: "	case Idempotent:", New: "	case Idempotent, Manual:",
+		}},
+		Catch: Catch{pool, "TestJudge"},
+	},
+	{
+		Name: "finish without epoch", // seen only where one worker holds two attempts of an intent
+		Edits: []Edit{{
+			File: "sql/statements/finish.sql", Old: "AND c.epoch = $2::int AND c.worker_id", New: "AND $2::int IS NOT NULL AND c.worker_id",
+		}},
+		Catch: Catch{here, "TestTwoSlots"},
+	},
+	{
+		Name: "late finish overwrites a verdict",
+		Edits: []Edit{
+			{
+				File: "sql/statements/finish.sql", Old: "AND c.epoch = $2::int AND c.worker_id = $3 AND c.state = 'sending'",
+				New: "AND $2::int IS NOT NULL AND $3::uuid IS NOT NULL",
+			},
+		},
+		Catch: Catch{pool, "TestVerdictFirst"},
+	},
+	{
+		Name: "unguarded flag: worker",
+		Edits: []Edit{{
+			File: "sql/statements/reconcile.sql", Old: "      AND (w.id IS NULL OR greatest(", New: "      AND (true OR greatest(",
+		}},
+		Catch: Catch{here, "TestSettleOrphan_guard"},
+	},
+	{
+		Name: "unguarded flag: epoch",
+		Edits: []Edit{{
+			File: "sql/statements/reconcile.sql", Old: "    WHERE i.id = $1 AND i.epoch = $2 AND i.state = 'sending' AND i.flagged_at",
+			New: "    WHERE i.id = $1 AND $2::int IS NOT NULL AND i.state = 'sending' AND i.flagged_at",
+		}},
+		Catch: Catch{here, "TestSettleOrphan_guard"},
+	},
+}

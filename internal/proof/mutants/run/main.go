@@ -1,0 +1,174 @@
+// Command run plants each mutant of the table and demands that its test catches it. It needs the servers of DATABASE_URL
+// and AMQP_URL («make mutants» brings up its own).
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/writhq/writ/internal/proof/mutants"
+)
+
+func main() { os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+
+func run(ctx context.Context, args []string, _ io.Reader, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt)
+	defer stop()
+	flags := flag.NewFlagSet("mutants", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	only := flags.String("only", "", "only the mutants whose name holds this")
+	verbose := flags.Bool("v", false, "print what the tests print")
+	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
+		return 0
+	} else if err != nil {
+		return 2
+	}
+	root, err := moduleRoot(ctx)
+	if err != nil {
+		fmt.Fprintln(stderr, err)
+		return 1
+	}
+	var chosen []mutants.Mutant
+	for _, m := range mutants.Mutants {
+		if strings.Contains(m.Name, *only) {
+			chosen = append(chosen, m)
+		}
+	}
+	if len(chosen) == 0 {
+		fmt.Fprintf(stderr, "no mutant's name holds %q; run without -only for the list\n", *only)
+		return 2
+	}
+	output := io.Discard
+	if *verbose {
+		output = stderr
+	}
+	return hunt(ctx, &hunter{root: root, output: output, plain: map[mutants.Catch]func() string{}}, chosen, stdout)
+}
+
+func moduleRoot(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
+	if err != nil {
+		return "", fmt.Errorf("go env GOMOD: %w", err)
+	}
+	mod := strings.TrimSpace(string(out))
+	if mod == "" || mod == os.DevNull {
+		return "", errors.New("not inside the module; run this from the project's directory")
+	}
+	return filepath.Dir(mod), nil
+}
+
+// hunt hunts all and prints the table; the return value is the exit code.
+func hunt(ctx context.Context, h *hunter, chosen []mutants.Mutant, stdout io.Writer) int {
+	const parallel = 2
+	type answer struct {
+		fault string
+		took  time.Duration
+	}
+	answers := make([]chan answer, len(chosen))
+	slots := make(chan struct{}, parallel)
+	for i, m := range chosen {
+		answers[i] = make(chan answer, 1)
+		go func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			began := time.Now()
+			fault := h.hunt(ctx, m)
+			answers[i] <- answer{fault, time.Since(began)}
+		}()
+	}
+	fmt.Fprintf(stdout, "%-32s %-48s %7s\n", "mutant", "caught by", "time")
+	began, survived := time.Now(), 0
+	for i, m := range chosen {
+		a := <-answers[i]
+		result := m.Catch.Package + " " + m.Catch.Test
+		if a.fault != "" {
+			survived++
+			result = "NOT CAUGHT: " + a.fault
+		}
+		fmt.Fprintf(stdout, "%-32s %-48s %6.1fs\n", m.Name, result, a.took.Seconds())
+	}
+	fmt.Fprintf(stdout, "%d mutants, %d not caught, %.0f s\n", len(chosen), survived, time.Since(began).Seconds())
+	if survived > 0 || ctx.Err() != nil {
+		return 1
+	}
+	return 0
+}
+
+// hunter plants mutants. Safe for concurrent use.
+type hunter struct {
+	root   string
+	output io.Writer
+
+	mu    sync.Mutex
+	plain map[mutants.Catch]func() string // the test without a mutant, run once
+}
+
+// hunt plants one mutant and returns why it was not caught; empty: it was.
+func (h *hunter) hunt(ctx context.Context, m mutants.Mutant) string {
+	dir, err := os.MkdirTemp("", "writ-mutant-")
+	if err != nil {
+		return err.Error()
+	}
+	defer os.RemoveAll(dir)
+	overlay, err := m.Overlay(h.root, dir)
+	if err != nil {
+		return err.Error()
+	}
+	if fault := h.sound(ctx, m.Catch)(); fault != "" {
+		return fault
+	}
+	verdict, out, err := m.Catch.Run(ctx, h.root, overlay)
+	h.print(m.Name, out)
+	switch {
+	case err != nil:
+		return err.Error()
+	case verdict == mutants.Passed:
+		return m.Catch.Test + " passes with it"
+	case verdict == mutants.Broken:
+		return m.Catch.Test + " did not fail by itself: " + tail(out)
+	}
+	return ""
+}
+
+// sound runs a test without a mutant, once, and tells what is wrong with it.
+func (h *hunter) sound(ctx context.Context, c mutants.Catch) func() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.plain[c] == nil {
+		h.plain[c] = sync.OnceValue(func() string {
+			verdict, out, err := c.Run(ctx, h.root, "")
+			h.print("no mutant", out)
+			if err != nil {
+				return err.Error()
+			}
+			if verdict != mutants.Passed {
+				return c.Test + " does not pass without it: " + tail(out)
+			}
+			return ""
+		})
+	}
+	return h.plain[c]
+}
+
+func (h *hunter) print(name, out string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	fmt.Fprintf(h.output, "== %s\n%s\n", name, out)
+}
+
+// tail is the end of a test's output.
+func tail(out string) string {
+	const most = 600
+	out = strings.TrimSpace(out)
+	return out[max(0, len(out)-most):]
+}
