@@ -4,7 +4,7 @@
 BIN := .writ/bin
 TOOL := go tool -modfile=internal/tools/go.mod
 
-.PHONY: help build compiler demo test lint check drills bench bench-long fmt clean
+.PHONY: help build compiler demo test lint check drills bench bench-long fmt clean spin model mutants
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,22 @@ bench: build ## Writ beside its peers on private servers: throughput, latency, c
 bench-long: build ## the benchmarks with millions of rows, and those with several processes (about 30 minutes)
 	go -C cmd/bench build -o $(CURDIR)/$(BIN)/bench .
 	$(BIN)/bench run -long
+
+# The models are checked by spin, which writes C.
+spin: compiler
+	@command -v spin >/dev/null || { \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			echo "installing spin for the protocol's models"; \
+			apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends spin >/dev/null; \
+		else \
+			echo "the protocol's models need spin; run: sudo apt-get install spin" >&2; exit 1; \
+		fi; }
+
+model: spin ## the protocol's models, checked with spin: what must hold, and what must break (about 2 minutes)
+	go run ./internal/proof/model/run
+
+mutants: build ## wrongs planted in the protocol's code, each of which a test must catch (about 3 minutes)
+	$(BIN)/writ dev exec -- go run ./internal/proof/mutants/run
 
 clean: ## take down what make left running, and remove .writ
 	-$(BIN)/writ dev down

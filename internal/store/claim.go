@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -9,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
 
+	"github.com/writhq/writ/fsm"
 	writsql "github.com/writhq/writ/sql"
 )
 
@@ -70,11 +72,16 @@ func (s *Store) Claim(ctx context.Context, worker uuid.UUID, groups []Group) ([]
 	return out, nil
 }
 
+// ErrUndecided means that a claim was refused for a reason that may pass, while its row still stands pending at the
+// hint's epoch: not due, the installation closed, or the worker's heartbeat stale.
+var ErrUndecided = errors.New("refused for now; an earlier claim may still be applied")
+
 // ClaimAgain sends a claim whose answer was lost once more, waiting for the row's lock, and then looks whether the lost
-// one was applied. It returns nil if this worker does not hold the intent at epoch + 1, and then never will by that claim.
+// one was applied. It returns nil if this worker does not hold the intent at epoch + 1, and then never will by that claim;
+// as long as that one may still be applied it returns [ErrUndecided], for nobody would know of what it took.
 func (s *Store) ClaimAgain(ctx context.Context, worker uuid.UUID, h Hint, timeout time.Duration) (*Claimed, error) {
 	var c Claimed
-	var got bool
+	var got, open bool
 	scan := func(rows pgx.Rows) error {
 		for rows.Next() {
 			got = true
@@ -87,9 +94,17 @@ func (s *Store) ClaimAgain(ctx context.Context, worker uuid.UUID, h Hint, timeou
 	b := begin()
 	b.Queue(writsql.Statement("ClaimWaiting"), h.ID, h.Epoch, worker, timeout, []string{h.Kind}).Query(scan)
 	b.Queue(writsql.Statement("ReadMine"), h.ID, h.Epoch+1, worker).Query(scan)
+	b.Queue(writsql.Statement("ReadHinted"), []uuid.UUID{h.ID}).Query(func(rows pgx.Rows) error {
+		return eachStanding(rows, func(s Standing) {
+			open = s.Kind == h.Kind && s.State == string(fsm.Pending) && s.Epoch == h.Epoch
+		})
+	})
 	b.Queue("COMMIT")
 	if err := s.send(ctx, b); err != nil {
 		return nil, fmt.Errorf("claim again: %w", err)
+	}
+	if !got && open {
+		return nil, fmt.Errorf("claim again: %w", ErrUndecided)
 	}
 	if !got {
 		return nil, nil
@@ -113,18 +128,22 @@ func (s *Store) Standings(ctx context.Context, ids []uuid.UUID) (map[uuid.UUID]S
 	out := make(map[uuid.UUID]Standing, len(ids))
 	b := begin()
 	b.Queue(writsql.Statement("ReadHinted"), UUIDs(ids)).Query(func(rows pgx.Rows) error {
-		var st Standing
-		_, err := pgx.ForEachRow(rows, []any{(*uuidTarget)(&st.ID), &st.Kind, &st.State, &st.Epoch, &st.RunAt, &st.Due, &st.WaitingOn}, func() error {
-			out[st.ID] = st
-			return nil
-		})
-		return err
+		return eachStanding(rows, func(s Standing) { out[s.ID] = s })
 	})
 	b.Queue("COMMIT")
 	if err := s.send(ctx, b); err != nil {
 		return nil, fmt.Errorf("read hinted rows: %w", err)
 	}
 	return out, nil
+}
+
+func eachStanding(rows pgx.Rows, do func(Standing)) error {
+	var s Standing
+	_, err := pgx.ForEachRow(rows, []any{(*uuidTarget)(&s.ID), &s.Kind, &s.State, &s.Epoch, &s.RunAt, &s.Due, &s.WaitingOn}, func() error {
+		do(s)
+		return nil
+	})
+	return err
 }
 
 // Back is a hint that goes back to the outbox.

@@ -114,6 +114,13 @@ var Mutants = []Mutant{
 		Catch: Catch{here, "TestDoubledHint_afterUnknown"},
 	},
 	{
+		Name: "refused is final", // the lost claim may still be executed when the reason of the refusal has passed
+		Edits: []Edit{{
+			File: "internal/store/claim.go", Old: "	if !got && open {", New: "	if !got && open && h.Epoch < 0 {",
+		}},
+		Catch: Catch{here, "TestClaimAgain_refused"},
+	},
+	{
 		Name: "deadline from start",
 		Edits: []Edit{{
 			File: "workers/run.go", Old: "deadline: sent.Add(kind.Timeout)", New: "deadline: time.Now().Add(kind.Timeout)",
@@ -140,6 +147,10 @@ var Mutants = []Mutant{
 			{
 				File: "sql/statements/finish.sql", Old: "AND c.epoch = $2::int AND c.worker_id = $3 AND c.state = 'sending'",
 				New: "AND $2::int IS NOT NULL AND $3::uuid IS NOT NULL",
+			},
+			{
+				File: "sql/statements/finish.sql", Old: "AND i.epoch = $2 AND i.worker_id = $3 AND i.state = 'sending'\nRETURNING i.id;",
+				New: "AND $2::int IS NOT NULL AND $3::uuid IS NOT NULL\nRETURNING i.id;",
 			},
 		},
 		Catch: Catch{pool, "TestVerdictFirst"},

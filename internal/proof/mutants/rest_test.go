@@ -2,6 +2,7 @@ package mutants_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -67,5 +68,30 @@ func TestSettleOrphan_guard(t *testing.T) {
 	settle(1)
 	if got := r.get(id); got.Status != "ambiguous" {
 		t.Errorf("the attempt of a dead worker is %s; want ambiguous: %s", got.Status, fmt.Sprint(got.FlagReason))
+	}
+}
+
+// TestClaimAgain_refused: a claim that is sent again and refused for now is not given up: an earlier one of the same
+// worker, whose answer was lost, may be applied as soon as the reason has passed, and nobody would know of it.
+func TestClaimAgain_refused(t *testing.T) {
+	t.Parallel()
+	db := testkit.Database(t)
+	engine, me := store.New(db.Pool), intent.NewID()
+	id := testkit.Value[intent.ID](t, db, "INSERT INTO writ.intents (kind) VALUES ($1) RETURNING id", job.Name)
+	db.Run(t, `INSERT INTO writ.workers (id, host, pid, version, kinds, slots, ttl, heartbeat_at)
+		VALUES ($1, 'h', 1, '', '{}', 1, '10 s', now() - interval '1 min')`, me)
+	again := func() (*store.Claimed, error) {
+		return engine.ClaimAgain(context.Background(), me, store.Hint{ID: id, Epoch: 0, Kind: job.Name, Op: "run"}, time.Minute)
+	}
+	if got, err := again(); !errors.Is(err, store.ErrUndecided) {
+		t.Errorf("with a stale heartbeat: %v, %v; want %v", got, err, store.ErrUndecided)
+	}
+	db.Run(t, "UPDATE writ.workers SET heartbeat_at = now() WHERE id = $1", me)
+	if got, err := again(); err != nil || got == nil || got.Epoch != 1 {
+		t.Errorf("with a fresh one: %v, %v; want it claimed at epoch 1", got, err)
+	}
+	db.Run(t, "UPDATE writ.intents SET flagged_at = now(), flag_reason = 'unknown' WHERE id = $1", id)
+	if got, err := again(); err != nil || got != nil {
+		t.Errorf("flagged meanwhile: %v, %v; want nothing, for good", got, err)
 	}
 }
