@@ -1,0 +1,52 @@
+package mutants
+
+import (
+	"strings"
+	"testing"
+)
+
+// TestOverlay: every mutant still applies to the code as it is.
+func TestOverlay(t *testing.T) {
+	t.Parallel()
+	names := map[string]bool{}
+	for _, m := range Mutants {
+		if _, err := m.Overlay("../../..", t.TempDir()); err != nil {
+			t.Errorf("%s: %v", m.Name, err)
+		}
+		if names[m.Name] {
+			t.Errorf("two mutants are named %q", m.Name)
+		}
+		names[m.Name] = true
+	}
+}
+
+func TestOverlay_whenItNoLongerApplies(t *testing.T) {
+	t.Parallel()
+	for _, old := range []string{"no such text", "func "} {
+		m := Mutant{Edits: []Edit{{File: "internal/proof/mutants/overlay.go", Old: old, New: "x"}}}
+		if _, err := m.Overlay("../../..", t.TempDir()); err == nil || !strings.Contains(err.Error(), "no longer applies") {
+			t.Errorf("%q: got %v", old, err)
+		}
+	}
+}
+
+// TestJudge: only a failure that the test itself reports counts as a catch.
+func TestJudge(t *testing.T) {
+	t.Parallel()
+	c := Catch{Package: "./p", Test: "TestX/y"}
+	for out, want := range map[string]struct {
+		ok bool
+		v  Verdict
+	}{
+		"    --- PASS: TestX/y (0.1s)\nPASS\nok  	p":                           {true, Passed},
+		"    --- FAIL: TestX/y (0.1s)\nFAIL":                                   {false, Failed},
+		"--- FAIL: TestX/yes (0.1s)\nFAIL":                                     {false, Broken},
+		"FAIL	p [build failed]":                                                {false, Broken},
+		"testing: warning: no tests to run\nPASS\nok  	p":                      {true, Broken},
+		"    --- FAIL: TestX/y (90s)\npanic: test timed out after 1m30s\nFAIL": {false, Broken},
+	} {
+		if got := c.judge(out, want.ok); got != want.v {
+			t.Errorf("%q: got %v, want %v", out, got, want.v)
+		}
+	}
+}
