@@ -67,7 +67,7 @@ spin: compiler
 			echo "the protocol's models need spin; run: sudo apt-get install spin" >&2; exit 1; \
 		fi; }
 
-model: spin ## the protocol's models, checked with spin: what must hold, and what must break (about 2 minutes)
+model: spin ## the protocol's models, checked with spin: what must hold, and what must break (about a minute)
 	go run ./internal/proof/model/run
 
 mutants: build ## wrongs planted in the protocol's code, each of which a test must catch (about 3 minutes)

@@ -87,9 +87,9 @@ func (r Row) switches() []string {
 
 // flags of the compiler. A violation is searched breadth first, so that its trace is a shortest one.
 func (r Row) flags() []string {
-	optimise := "-O0" // compiling takes longer than searching
-	if r.Violates == "" && r.File == safetyFile {
-		optimise = "-O1"
+	optimise := "-O1"
+	if r.Violates != "" {
+		optimise = "-O0" // compiling takes longer than searching
 	}
 	flags := []string{optimise, "-w", "-DVECTORSZ=512", "-DMEMLIM=3000"}
 	switch {
