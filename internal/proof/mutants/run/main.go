@@ -86,7 +86,7 @@ func hunt(ctx context.Context, h *hunter, chosen []mutants.Mutant, stdout io.Wri
 			answers[i] <- answer{fault, time.Since(began)}
 		}()
 	}
-	fmt.Fprintf(stdout, "%-32s %-48s %7s\n", "mutant", "caught by", "time")
+	fmt.Fprintf(stdout, "%-32s %-58s %7s\n", "mutant", "caught by", "time")
 	began, survived := time.Now(), 0
 	for i, m := range chosen {
 		a := <-answers[i]
@@ -95,7 +95,7 @@ func hunt(ctx context.Context, h *hunter, chosen []mutants.Mutant, stdout io.Wri
 			survived++
 			result = "NOT CAUGHT: " + a.fault
 		}
-		fmt.Fprintf(stdout, "%-32s %-48s %6.1fs\n", m.Name, result, a.took.Seconds())
+		fmt.Fprintf(stdout, "%-32s %-58s %6.1fs\n", m.Name, result, a.took.Seconds())
 	}
 	fmt.Fprintf(stdout, "%d mutants, %d not caught, %.0f s\n", len(chosen), survived, time.Since(began).Seconds())
 	if survived > 0 || ctx.Err() != nil {
