@@ -4,7 +4,7 @@
 BIN := .writ/bin
 TOOL := go tool -modfile=internal/tools/go.mod
 
-.PHONY: help build compiler demo test lint check drills bench bench-long fmt clean spin model mutants
+.PHONY: help build compiler demo test lint check drills bench bench-long fmt clean spin model mutants storm
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,6 +72,13 @@ model: spin ## the protocol's models, checked with spin: what must hold, and wha
 
 mutants: build ## wrongs planted in the protocol's code, each of which a test must catch (about 3 minutes)
 	$(BIN)/writ dev exec -- go run ./internal/proof/mutants/run
+
+DURATION ?= 60s
+SEED ?= 0
+storm: ## random faults for DURATION (60s), drawn from SEED, then the count of what was lost or done twice
+	@mkdir -p $(BIN)
+	go build -o $(BIN)/storm ./internal/proof/cmd/storm
+	$(BIN)/storm -duration $(DURATION) -seed $(SEED)
 
 clean: ## take down what make left running, and remove .writ
 	-$(BIN)/writ dev down

@@ -1,6 +1,7 @@
 package proof
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -173,12 +174,8 @@ func together(all ...Evidence) Evidence {
 		out.Acks, out.Changes, out.Log = append(out.Acks, e.Acks...), append(out.Changes, e.Changes...), append(out.Log, e.Log...)
 		out.Rows, out.Kinds, out.Visits = append(out.Rows, e.Rows...), append(out.Kinds, e.Kinds...), append(out.Visits, e.Visits...)
 		out.Runs, out.Hints, out.Freezes = append(out.Runs, e.Runs...), append(out.Hints, e.Hints...), append(out.Freezes, e.Freezes...)
-		for id, end := range e.Ended {
-			out.Ended[id] = end
-		}
-		for id, n := range e.Receipts {
-			out.Receipts[id] = n
-		}
+		maps.Copy(out.Ended, e.Ended)
+		maps.Copy(out.Receipts, e.Receipts)
 		for kind := range e.Hooked {
 			out.Hooked[kind] = true
 		}
