@@ -75,10 +75,12 @@ mutants: build ## wrongs planted in the protocol's code, each of which a test mu
 
 DURATION ?= 60s
 SEED ?= 0
+INTENTS ?= 0
+FAULTS ?= 0
 storm: ## random faults for DURATION (60s), drawn from SEED, then the count of what was lost or done twice
 	@mkdir -p $(BIN)
 	go build -o $(BIN)/storm ./internal/proof/cmd/storm
-	$(BIN)/storm -duration $(DURATION) -seed $(SEED)
+	$(BIN)/storm -duration $(DURATION) -seed $(SEED) -intents $(INTENTS) -faults $(FAULTS)
 
 clean: ## take down what make left running, and remove .writ
 	-$(BIN)/writ dev down

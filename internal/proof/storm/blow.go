@@ -266,7 +266,7 @@ func (s *storm) weather(ctx context.Context) {
 	blowing, calm := context.WithTimeout(ctx, s.cfg.Duration)
 	defer calm()
 	var wg sync.WaitGroup
-	for n, l := range []lane{s.processes(), s.database(), s.broker(), s.death(), s.network()} {
+	for n, l := range []lane{s.processes(), s.database(), s.broker(), s.death(blowing), s.network()} {
 		wg.Go(func() { s.follow(blowing, l, s.dice(uint64(100+n))) })
 	}
 	wg.Wait()

@@ -153,12 +153,14 @@ func (s *storm) broker() lane {
 }
 
 // death kills RabbitMQ, when its queues are ripe: they are not deleted while it waits for that.
-func (s *storm) death() lane {
+func (s *storm) death(blowing context.Context) lane {
 	return lane{name: "death", gap: 15 * time.Second, choices: []choice{
 		{"kill RabbitMQ", 1, func(ctx context.Context, _ *rand.Rand) error {
 			s.brokerDies.Lock()
 			defer s.brokerDies.Unlock()
-			_ = pause(ctx, ripe)
+			if pause(blowing, ripe) != nil {
+				return errNot // the storm is over
+			}
 			if err := s.stack.KillBroker(ctx); err != nil {
 				return err
 			}

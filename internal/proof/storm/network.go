@@ -21,7 +21,6 @@ type cable struct {
 	name     string
 	listener net.Listener
 	target   string
-	tap      func([]byte) // sees what clients send; nil: nobody does
 	done     sync.WaitGroup
 
 	mu     sync.Mutex
@@ -48,7 +47,8 @@ const (
 	toClient = 1
 )
 
-// lay makes a cable to the server of a URL, and returns the URL that leads through it.
+// lay makes a cable to the server of a URL, and returns the URL that leads through it. tap makes, for each connection, an
+// ear for what its client sends; nil: nobody listens.
 func lay(name, server string, tap func() func([]byte)) (*cable, string, error) {
 	u, err := url.Parse(server)
 	if err != nil {
