@@ -236,15 +236,15 @@ func (c *claimer) groups(batch []hint) []store.Group {
 
 // begin starts what was claimed and finds out what the other hints are worth.
 func (c *claimer) begin(ctx context.Context, batch []hint, claimed []store.Claimed, sent time.Time) {
-	got := make(map[uuid.UUID]bool, len(claimed))
+	got := make(map[claim]bool, len(claimed)) // not by id alone: an old hint of the same intent may be among them
 	for _, row := range claimed {
-		got[row.ID] = true
+		got[claim{row.ID, row.Epoch - 1}] = true
 		c.start(row, sent)
 	}
 	c.metrics.settled("claimed", len(claimed))
 	var rest []hint
 	for _, h := range batch {
-		if got[h.ID] {
+		if got[claim{h.ID, h.Epoch}] {
 			c.release(h)
 		} else {
 			rest = append(rest, h)
