@@ -172,6 +172,10 @@ func TestCheck_violations(t *testing.T) {
 		{"a message left", "sent", func(e *Evidence) { e.Rest.Queues["q"] = 1 }, []string{"I9"}, "queue q"},
 		{"a connection left", "sent", func(e *Evidence) { e.Rest.Connections = []string{"writ worker"} }, []string{"I9"}, "writ worker"},
 
+		{"a worker that holds something", "sent", func(e *Evidence) { e.Rest.Workers = []uuid.UUID{e.Runs[0].Worker} }, []string{"I9"}, "holds something"},
+
+		{"an outcome of somebody else", "sent", func(e *Evidence) { e.Runs[1].At = e.Changes[2].At.Add(time.Millisecond) }, []string{"I10"}, "before its handler"},
+		{"an outcome of nobody", "sent", func(e *Evidence) { e.Runs = []Run{} }, []string{"I10"}, "before its handler"},
 		{"an outcome swallowed", "happened", func(e *Evidence) { e.Log = e.Log[1:] }, []string{"I10"}, "nothing was written"},
 		{"another outcome than said", "stopped", func(e *Evidence) { e.Runs[1].Said = SaidDone }, []string{"I10"}, "failed was written"},
 

@@ -181,4 +181,5 @@ type Rest struct {
 	Outbox      int            // rows
 	Queues      map[string]int // messages, by queue
 	Connections []string       // of the product, by application name
+	Workers     []uuid.UUID    // ended in good order, and their rows are there: they take them away only if they hold nothing
 }

@@ -163,8 +163,11 @@ func stateIsTrue(c *court, s *story) (faults []fault) {
 }
 
 // outcomeKept is I10: what a handler returned in a worker that ended in good order was written as it was said, or stands in
-// the log as a late report.
+// the log as a late report; and nothing was written in its name that it had not said.
 func outcomeKept(c *court, s *story) (faults []fault) {
+	if c.Runs != nil {
+		faults = s.unsaid()
+	}
 	for _, r := range s.runs {
 		if r.Said == SaidStarted {
 			continue
@@ -182,11 +185,36 @@ func outcomeKept(c *court, s *story) (faults []fault) {
 	return faults
 }
 
+// unsaid finds outcomes that were written in a worker's name before its handler said so. An attempt that was handed back
+// unbegun has no handler.
+func (s *story) unsaid() (faults []fault) {
+	for _, ch := range s.changes {
+		if !ch.worded() {
+			continue
+		}
+		started, said := false, false
+		for _, r := range s.runs {
+			if r.Epoch == ch.Epoch && r.Worker == ch.Worker {
+				started = true
+				said = said || r.Said != SaidStarted && !r.At.After(ch.At)
+			}
+		}
+		if !said && (started || ch.Event != string(fsm.Retried)) {
+			faults = append(faults, faultf("%s was written at epoch %d before its handler had said anything", ch.Event, ch.Epoch))
+		}
+	}
+	return faults
+}
+
+// worded reports whether the change is a worker's own word on an attempt.
+func (c Change) worded() bool {
+	return c.moves() && c.Epoch == c.OldEpoch && slices.Contains([]string{string(fsm.Succeeded), string(fsm.Retried), string(fsm.Failed)}, c.Event)
+}
+
 // writtenBy lists what was written of a handler's outcome: the events of its worker at its epoch, and late-report.
 func (s *story) writtenBy(r Run) (events []string) {
 	for _, ch := range s.changes {
-		own := ch.moves() && ch.Worker == r.Worker && ch.OldEpoch == r.Epoch && ch.Epoch == r.Epoch
-		if own && slices.Contains([]string{string(fsm.Succeeded), string(fsm.Retried), string(fsm.Failed)}, ch.Event) {
+		if ch.worded() && ch.Worker == r.Worker && ch.Epoch == r.Epoch {
 			events = append(events, ch.Event)
 		}
 	}

@@ -214,7 +214,7 @@ func nothingOpen(c *court, s *story) []fault {
 	return nil
 }
 
-// atRest is I9, of the whole: outbox and queues empty, no connection left.
+// atRest is I9, of the whole: outbox and queues empty, no connection left, nor a worker that could not sign off.
 func atRest(rest *Rest) (faults []fault) {
 	if rest == nil {
 		return nil
@@ -229,6 +229,9 @@ func atRest(rest *Rest) (faults []fault) {
 	}
 	for _, name := range rest.Connections {
 		faults = append(faults, faultf("a connection of %q is left", name))
+	}
+	for _, id := range rest.Workers {
+		faults = append(faults, faultf("worker %s ended in good order, and holds something still", id))
 	}
 	return faults
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -186,7 +187,7 @@ func (s *storm) gather(ctx context.Context) (proof.Evidence, error) {
 	if e.Receipts, err = s.receipts(ctx); err != nil {
 		return e, err
 	}
-	e.Ended, err = s.ends(ctx)
+	e.Ended, err = s.ends(ctx, rest)
 	return e, err
 }
 
@@ -214,8 +215,8 @@ func (s *storm) receipts(ctx context.Context) (map[uuid.UUID]int, error) {
 	return receipts, err
 }
 
-// ends tells of each worker whether it drained: it ended well, and took its row away, as it does if it holds nothing.
-func (s *storm) ends(ctx context.Context) (map[uuid.UUID]proof.End, error) {
+// ends tells of each worker how it ended, and notes those that ended well and yet left their rows.
+func (s *storm) ends(ctx context.Context, rest *proof.Rest) (map[uuid.UUID]proof.End, error) {
 	rows, err := s.db.Query(ctx, "SELECT id FROM writ.workers")
 	if err != nil {
 		return nil, err
@@ -238,11 +239,10 @@ func (s *storm) ends(ctx context.Context) (map[uuid.UUID]proof.End, error) {
 			ends[id] = proof.Drained
 			if p.err != nil {
 				ends[id] = proof.Killed
+			} else if slices.Contains(there, id) {
+				rest.Workers = append(rest.Workers, id)
 			}
 		}
-	}
-	for _, id := range there {
-		ends[id] = proof.Killed
 	}
 	return ends, nil
 }

@@ -86,6 +86,7 @@ func (s *storm) freeze(role Role, dice *rand.Rand, thaws *sync.WaitGroup) error 
 func (s *storm) database() lane {
 	return lane{name: "database", gap: 4 * time.Second, choices: []choice{
 		{"kill backends", 6, s.terminate},
+		{"doubled hints", 4, s.double},
 		{"Postgres -m immediate", 2, func(ctx context.Context, dice *rand.Rand) error {
 			if err := s.stack.StopPostgres(ctx, devstack.StopImmediate); err != nil {
 				return err
@@ -101,6 +102,25 @@ func (s *storm) database() lane {
 			return s.stack.ThawPostgres()
 		}},
 	}}
+}
+
+// double writes hints again for what is open, several of each, as a broker, a relay or the reconciler may; and soon after
+// cuts the workers off, so that the answers of claims are lost while their hints are there twice.
+func (s *storm) double(ctx context.Context, dice *rand.Rand) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	_, err := s.db.Exec(ctx, `INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op)
+		SELECT now(), kind, id, epoch - (state = 'sending')::int, 'run'
+		FROM (SELECT id, kind, epoch, state FROM writ.intents WHERE finished_at IS NULL AND run_at <= now() LIMIT 300) i, generate_series(1, 3)
+		ORDER BY id`)
+	if err != nil {
+		return errNot // it is away just now
+	}
+	_ = pause(ctx, upTo(dice, 400*time.Millisecond))
+	for _, strand := range s.cables[string(worker)+" to Postgres"].some(dice, 1) {
+		strand.cut()
+	}
+	return nil
 }
 
 // terminate ends some sessions of the product and of creators.

@@ -61,9 +61,9 @@ var kinds = []kind{
 	{Kind: declare("storm.mail.send", "storm-mail"), effect: workers.EffectMarked, hook: true, onError: true, weight: 25, longest: 20 * time.Millisecond},
 	{Kind: declare("storm.charge.post", "storm-charge"), hook: true, weight: 20, longest: 60 * time.Millisecond},
 	{Kind: declare("storm.note.ping", "storm-note"), effect: workers.EffectMarked, weight: 30, longest: 2 * time.Millisecond},
-	{Kind: declare("storm.server.boot", "storm-server"), weight: 3, longest: 5 * time.Second},
+	{Kind: declare("storm.server.boot", "storm-server"), weight: 3, longest: 2500 * time.Millisecond},
 	{Kind: repeatable(declare("storm.index.update", "storm-mail")), hook: true, onError: true, weight: 15, longest: 20 * time.Millisecond},
-	{Kind: repeatable(declare("storm.sync.pull", "storm-server")), weight: 2, longest: 5 * time.Second},
+	{Kind: repeatable(declare("storm.sync.pull", "storm-server")), weight: 4, longest: 2 * time.Second},
 }
 
 func declare(name, queue string) intent.Kind[task] {
@@ -81,7 +81,7 @@ func repeatable(k intent.Kind[task]) intent.Kind[task] {
 // draw makes a task for a kind.
 func (k kind) draw(dice *rand.Rand, n int) task {
 	t := task{N: n, Before: upTo(dice, k.longest), After: upTo(dice, k.longest)}
-	if dice.IntN(20) > 0 { // most are short
+	if k.longest < time.Second && dice.IntN(20) > 0 { // most are short
 		t.Before, t.After = t.Before/10, t.After/10
 	}
 	switch at := dice.IntN(1000); {
