@@ -117,6 +117,7 @@ var rules = []rule{
 	{"I3", startedOnce},
 	{"I3", epochsWithoutGap},
 	{"I4", onlyLegal},
+	{"I4", deadForSure},
 	{"I5", notBeforeItsTime},
 	{"I6", notOnAGuess},
 	{"I7", stateIsTrue},

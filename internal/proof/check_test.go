@@ -1,6 +1,7 @@
 package proof
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -42,6 +43,10 @@ func legal() map[string]Evidence {
 			e.Ended[e.Runs[0].Worker] = Killed
 			e.Log = slices.DeleteFunc(e.Log, func(l Entry) bool { return l.Event == "flagged" })
 		}),
+		"its worker died": edit(fabricate("manual").create().claim().run(SaidStarted).visit(ledger.Done).flag("reconciler").verdict("sent", "happened", "ann").rest(), func(e *Evidence) {
+			e.TTL, e.Log[0].Why = 3*time.Second, "worker-died"
+			e.Log[0].Evidence = fmt.Sprintf(`{"heartbeat_at": %q}`, e.Log[0].At.Add(-4*time.Second).Format(time.RFC3339Nano))
+		}),
 		"overslept": edit(twice(), func(e *Evidence) {
 			late := e.Changes[1].DeadlineAt.Add(settle + time.Second)
 			e.Visits[0].Recorded = &late
@@ -71,7 +76,7 @@ func TestCheck_legal(t *testing.T) {
 		}
 	}
 	r := Check(together(all...))
-	want := Report{Created: 15, Sent: 11, Error: 2, Cancelled: 1, Undecided: 1, Flagged: 8, Late: 1, Overslept: 1}
+	want := Report{Created: 16, Sent: 12, Error: 2, Cancelled: 1, Undecided: 1, Flagged: 9, Late: 1, Overslept: 1}
 	if diff := cmp.Diff(want, r); diff != "" {
 		t.Errorf("all together (-want +got):\n%s", diff)
 	}
@@ -140,6 +145,15 @@ func TestCheck_violations(t *testing.T) {
 			e.Changes, e.Runs, e.Visits, e.Hints, e.Receipts = e.Changes[:1], nil, nil, nil, nil
 			e.Changes[0].To, e.Rows[0].Epoch = "sent", 0
 		}, []string{"I4"}, "created as"},
+
+		{"taken for dead too soon", "undecided", func(e *Evidence) {
+			e.TTL, e.Log[0].Actor, e.Log[0].Why = 3*time.Second, "reconciler", "worker-died"
+			e.Log[0].Evidence = fmt.Sprintf(`{"heartbeat_at": %q}`, e.Log[0].At.Add(-2*time.Second).Format(time.RFC3339Nano))
+			e.Runs = nil
+		}, []string{"I4"}, "after 2s of silence"},
+		{"taken for dead without evidence", "undecided", func(e *Evidence) {
+			e.TTL, e.Log[0].Actor, e.Log[0].Why, e.Runs = 3*time.Second, "reconciler", "worker-died", nil
+		}, []string{"I4"}, "without evidence"},
 
 		{"claimed before its time", "sent", func(e *Evidence) { e.Changes[1].OldRunAt = e.Changes[1].At.Add(time.Second) }, []string{"I5"}, "before its time"},
 		{"claimed while it waits", "sent", func(e *Evidence) { e.Changes[1].WaitingOn = 2 }, []string{"I5"}, "waits for 2"},

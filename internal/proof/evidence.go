@@ -32,7 +32,8 @@ type Evidence struct {
 	// Hooked are the kinds with such a hook.
 	Hooked map[string]bool
 	Rest   *Rest
-	At     time.Time // the database's clock when the rows were read
+	TTL    time.Duration // of the workers, and of the reconciler's; zero: not known
+	At     time.Time     // the database's clock when the rows were read
 }
 
 // Answer is what a creator was told.

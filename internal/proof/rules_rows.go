@@ -1,7 +1,9 @@
 package proof
 
 import (
+	"encoding/json"
 	"slices"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -127,6 +129,28 @@ func illegal(s *story, ch Change) []fault {
 		return nil
 	}
 	return []fault{faultf("%s at epoch %d is not in the log with who and why", ch.Event, ch.OldEpoch)}
+}
+
+// deadForSure belongs to I4: a worker is taken for dead only after a whole TTL of silence, as the log of that verdict itself
+// says. A worker without a row has none to say.
+func deadForSure(c *court, s *story) (faults []fault) {
+	if c.TTL == 0 {
+		return nil
+	}
+	for _, l := range s.log {
+		if l.Actor != "reconciler" || l.Why != "worker-died" {
+			continue
+		}
+		var said struct {
+			Heartbeat *time.Time `json:"heartbeat_at"`
+		}
+		if err := json.Unmarshal([]byte(l.Evidence), &said); err != nil {
+			faults = append(faults, faultf("its worker was taken for dead at epoch %d without evidence: %v", l.Epoch, err))
+		} else if said.Heartbeat != nil && l.At.Sub(*said.Heartbeat) <= c.TTL {
+			faults = append(faults, faultf("its worker was taken for dead at epoch %d after %v of silence; its TTL is %v", l.Epoch, l.At.Sub(*said.Heartbeat), c.TTL))
+		}
+	}
+	return faults
 }
 
 // notBeforeItsTime is I5: no claim before run_at, nor of a row that waits for others.

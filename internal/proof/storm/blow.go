@@ -172,6 +172,7 @@ func (s *storm) gather(ctx context.Context) (proof.Evidence, error) {
 		return e, err
 	}
 	e.Rest, e.Hints, e.Freezes, e.Hooked = rest, s.taps.all(), s.freezes, map[string]bool{}
+	e.TTL = ttl
 	if e.Acks, err = proof.ReadJournals[proof.Ack](s.dir + "/acks-*.jsonl"); err != nil {
 		return e, err
 	}
