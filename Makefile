@@ -4,7 +4,7 @@
 BIN := .writ/bin
 TOOL := go tool -modfile=internal/tools/go.mod
 
-.PHONY: help build compiler demo test lint check drills bench bench-long fmt clean spin model mutants storm
+.PHONY: help build compiler spin demo test lint fmt check storm matrix mutants model prove drills bench bench-long clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,10 +29,12 @@ compiler:
 
 test: build compiler ## all tests under the race detector, on real servers
 	$(BIN)/writ dev exec -- go test -race -timeout 8m ./...
+	go -C cmd/bench test -race ./...
 
 lint: ## go vet, staticcheck, formatting, modern forms
-	go vet ./... && go vet -tags drill ./internal/drills
+	go vet ./... && go vet -tags drill ./internal/drills && go -C cmd/bench vet ./...
 	$(TOOL) staticcheck ./...
+	cd cmd/bench && go tool -modfile=../../internal/tools/go.mod staticcheck ./...
 	@out=$$(go fix -diff ./... 2>&1); [ -z "$$out" ] || { echo "old forms (go fix ./...):"; echo "$$out"; exit 1; }
 	$(TOOL) staticcheck -tags drill ./internal/drills
 	@out=$$($(TOOL) gofumpt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "not formatted (make fmt):"; echo "$$out"; exit 1; }
@@ -40,10 +42,11 @@ lint: ## go vet, staticcheck, formatting, modern forms
 fmt: ## format all Go files
 	$(TOOL) gofumpt -w $$(git ls-files '*.go')
 
-check: ## the whole gate: tests, linters, demo
+check: ## the whole gate: tests, linters, demo, a minute of storm
 	$(MAKE) test
 	$(MAKE) lint
 	$(MAKE) demo
+	$(MAKE) storm
 
 drills: build ## faults on private servers of their own: outages, kills, zombies, purges, a million waiting (about 10 minutes)
 	go test -tags drill -count=1 -v -timeout 30m ./internal/drills
@@ -57,6 +60,19 @@ bench-long: build ## the benchmarks with millions of rows, and those with severa
 	go -C cmd/bench build -o $(CURDIR)/$(BIN)/bench .
 	$(BIN)/bench run -long
 
+# Proof. What each part shows is in docs/proof.md and docs/model.md.
+prove: ## the crash matrix, the model, the mutants, and ten minutes of storm (about 15 minutes)
+	$(MAKE) matrix
+	$(MAKE) model
+	$(MAKE) mutants
+	$(MAKE) storm DURATION=10m SEED=$(SEED) INTENTS=50000 FAULTS=200
+
+matrix: build compiler ## each step of an intent's life, broken at an exact message
+	$(BIN)/writ dev exec -- go test -race -count=1 ./internal/proof/matrix
+
+model: spin ## the protocol's models, checked with spin: what must hold, and what must break (about a minute)
+	go run ./internal/proof/model/run
+
 # The models are checked by spin, which writes C.
 spin: compiler
 	@command -v spin >/dev/null || { \
@@ -67,18 +83,14 @@ spin: compiler
 			echo "the protocol's models need spin; run: sudo apt-get install spin" >&2; exit 1; \
 		fi; }
 
-model: spin ## the protocol's models, checked with spin: what must hold, and what must break (about a minute)
-	go run ./internal/proof/model/run
-
 mutants: build ## wrongs planted in the protocol's code, each of which a test must catch (about 3 minutes)
 	$(BIN)/writ dev exec -- go run ./internal/proof/mutants/run
 
 DURATION ?= 60s
-SEED ?= 0
+SEED ?= 1
 INTENTS ?= 0
 FAULTS ?= 0
-storm: ## random faults for DURATION (60s), drawn from SEED, then the count of what was lost or done twice
-	@mkdir -p $(BIN)
+storm: build ## random faults for DURATION (60s), drawn from SEED, then the count of what was lost or done twice
 	go build -o $(BIN)/storm ./internal/proof/cmd/storm
 	$(BIN)/storm -duration $(DURATION) -seed $(SEED) -intents $(INTENTS) -faults $(FAULTS)
 

@@ -75,5 +75,7 @@ const (
 	holding = 20 * time.Second
 	// refresh is how often the declared kinds are read again, depths how often the queues are asked for theirs.
 	refresh = 5 * time.Second
-	depths  = 15 * time.Second
+	// learn is the same while a backlog travels singly because nobody has said yet how long its kind runs.
+	learn  = 50 * time.Millisecond
+	depths = 15 * time.Second
 )

@@ -132,6 +132,7 @@ func (s *session) pack(rows []store.Row) (parcels []parcel, refused []store.Refu
 			continue
 		}
 		size := frameSize(len(rows), route.Typical)
+		s.learning = s.learning || route.Typical == 0 && len(rows) > frameShare
 		f := &frame{queue: queue, most: size}
 		if size > 1 {
 			if open[queue] == nil {

@@ -145,6 +145,7 @@ type session struct {
 
 	routes   map[string]store.Route
 	routesAt time.Time
+	learning bool // a backlog travels singly because the typical run time of its kind is not known
 
 	low        time.Time // where the next scan begins, by the database's clock
 	stragglers time.Time // when to look behind it again, by ours
@@ -281,7 +282,7 @@ func (s *session) sleep(ctx context.Context) error {
 
 // restless reports whether housekeeping is due, for which a sleeper gets up.
 func (s *session) restless() bool {
-	return time.Since(s.routesAt) > refresh || len(s.measured) > 0
+	return s.stale() || len(s.measured) > 0
 }
 
 func (s *session) rung(ctx context.Context, most time.Duration) (bool, error) {
@@ -292,7 +293,7 @@ func (s *session) rung(ctx context.Context, most time.Duration) (bool, error) {
 
 // housekeep reads the declared kinds and notes the depths of their queues, now and then.
 func (s *session) housekeep(ctx context.Context) error {
-	if time.Since(s.routesAt) > refresh {
+	if s.stale() {
 		if err := s.refresh(ctx); err != nil {
 			return err
 		}
@@ -314,6 +315,12 @@ func (s *session) housekeep(ctx context.Context) error {
 	return nil
 }
 
+// stale reports whether it is time to read the declared kinds again.
+func (s *session) stale() bool {
+	age := time.Since(s.routesAt)
+	return age > refresh || s.learning && age > learn
+}
+
 // refresh reads the declared kinds again. Hints of a kind that was declared meanwhile need not wait out their backoff.
 func (s *session) refresh(ctx context.Context) error {
 	before := s.routes
@@ -321,7 +328,7 @@ func (s *session) refresh(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.routes, s.routesAt = routes, time.Now()
+	s.routes, s.routesAt, s.learning = routes, time.Now(), false
 	if before == nil {
 		return nil
 	}

@@ -66,6 +66,9 @@ const (
 	// backlog: handlers that returned give their slot back at once, while outcomes are being written; beyond this many
 	// unwritten outcomes per slot nothing new is claimed.
 	backlog = 4
+	// tellTale is how many runs of a kind are enough to tell the relay how long they typically take, without waiting for the
+	// next heartbeat: until it knows, hints travel singly.
+	tellTale = 16
 	// overdue is how far past its deadline a handler may be before its row is flagged.
 	overdue = time.Second
 	// hookTries is how often the application's share in a finishing transaction may fail; a failure that may pass, such as

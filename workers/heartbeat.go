@@ -47,7 +47,16 @@ func (p *Pool) beat(ctx context.Context) {
 			tick.Stop()
 			return
 		case <-tick.C:
+		case <-p.soon:
 		}
+	}
+}
+
+// beatSoon asks for a beat before its time; it does not block.
+func (p *Pool) beatSoon() {
+	select {
+	case p.soon <- struct{}{}:
+	default:
 	}
 }
 

@@ -144,15 +144,17 @@ type typical struct {
 	noted   time.Duration // as last written to the database
 }
 
-func (t *typical) add(d time.Duration) {
+// add takes a sample. It reports true once: when there are enough to tell the relay of a kind that it knows nothing of.
+func (t *typical) add(d time.Duration) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.samples++
 	if t.samples == 1 {
 		t.mean = d
-		return
+		return false
 	}
 	t.mean += (d - t.mean) / 16
+	return t.samples == tellTale
 }
 
 // news returns the mean if it has moved by a fifth since it was last noted.

@@ -30,6 +30,7 @@ type Pool struct {
 	metrics *metrics
 
 	pulse     pulse
+	soon      chan struct{} // holds one token: beat now
 	registry  registry
 	slots     *slots
 	finisher  *finisher
@@ -70,6 +71,7 @@ func New(pool *pgxpool.Pool, amqpURL string, mux *Mux, cfg Config) (*Pool, error
 		id: intent.NewID(), host: host, metrics: newMetrics(cfg.Metrics, mux.names()), slots: newSlots(cfg.Slots),
 	}
 	p.pulse.ttl = cfg.TTL
+	p.soon = make(chan struct{}, 1)
 	p.registry.held = map[claim]*attempt{}
 	p.paused.Store(&map[string]bool{})
 	p.finisher = newFinisher(p)

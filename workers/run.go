@@ -60,7 +60,9 @@ func (p *Pool) execute(a *attempt) store.Outcome {
 	began := time.Now()
 	err := call(ctx, a)
 	took := time.Since(began)
-	a.kind.run.add(took)
+	if a.kind.run.add(took) {
+		p.beatSoon()
+	}
 
 	o, err := judgeSafely(ctx, a, err)
 	p.metrics.kinds[a.Kind].ran(o.Event, took)

@@ -223,7 +223,7 @@ func TestCost(t *testing.T) {
 		for {
 			db.Run(t, "VACUUM writ.intents")
 			db.Run(t, "VACUUM writ.outbox") // what is looked at must not hang on what is dead
-			life(t, m, pool, worker, n) // nor on where the server last found room
+			life(t, m, pool, worker, n)     // nor on where the server last found room
 			steps, images := life(t, m, pool, worker, n)
 			if !images { // else there was a checkpoint just before: again
 				maps.Copy(got, steps)

@@ -51,16 +51,22 @@ type Fate struct {
 // FinishBatch writes outcomes that have no hook, in one transaction and one round trip. It returns those that were not
 // applied: refused, or locked by somebody else at that moment; [Store.FinishOne] tells which.
 func (s *Store) FinishBatch(ctx context.Context, worker uuid.UUID, outcomes []Outcome) ([]Outcome, error) {
-	done := make(map[uuid.UUID]bool, len(outcomes))
-	note := func(rows pgx.Rows) error {
-		for rows.Next() {
-			var id uuid.UUID
-			if err := rows.Scan((*uuidTarget)(&id)); err != nil {
-				return err
+	type attempt struct {
+		id    uuid.UUID
+		epoch int32 // a late outcome of an earlier one may be among them
+	}
+	done := make(map[attempt]bool, len(outcomes))
+	note := func(epoch int32) func(pgx.Rows) error {
+		return func(rows pgx.Rows) error {
+			for rows.Next() {
+				a := attempt{epoch: epoch}
+				if err := rows.Scan((*uuidTarget)(&a.id)); err != nil {
+					return err
+				}
+				done[a] = true
 			}
-			done[id] = true
+			return rows.Err()
 		}
-		return rows.Err()
 	}
 	b := begin()
 	type rows struct {
@@ -76,16 +82,16 @@ func (s *Store) FinishBatch(ctx context.Context, worker uuid.UUID, outcomes []Ou
 			continue
 		}
 		sql, args := single(worker, o)
-		b.Queue(sql, args...).Query(note)
+		b.Queue(sql, args...).Query(note(o.Epoch))
 	}
 	for epoch, r := range sent {
-		b.Queue(writsql.Statement("FinishSent"), r.ids, epoch, worker, r.refs).Query(note)
+		b.Queue(writsql.Statement("FinishSent"), r.ids, epoch, worker, r.refs).Query(note(epoch))
 	}
 	b.Queue("COMMIT")
 	if err := s.send(ctx, b); err != nil {
 		return nil, fmt.Errorf("finish: %w", err)
 	}
-	return slices.DeleteFunc(slices.Clone(outcomes), func(o Outcome) bool { return done[o.ID] }), nil
+	return slices.DeleteFunc(slices.Clone(outcomes), func(o Outcome) bool { return done[attempt{o.ID, o.Epoch}] }), nil
 }
 
 // HookError is the error of a transaction in which the application's hook was called: its own, or one that the database
