@@ -180,10 +180,7 @@ func (r *Reconciler) requeue(ctx context.Context, report *Report) error {
 	if err != nil {
 		return err
 	}
-	r.place = seen.Last
-	if seen.Read < window {
-		r.place = store.Place{}
-	}
+	r.place = seen.Last // the beginning again, unless there is more
 	if stale := seen.Stale[:min(len(seen.Stale), r.cfg.RequeueMost)]; len(stale) > 0 {
 		if len(stale) < len(seen.Stale) {
 			r.place = stale[len(stale)-1].Place // the rest at the next look

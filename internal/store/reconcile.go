@@ -54,8 +54,8 @@ type Place struct {
 
 // Window is a stretch of open rows in the order of run_at, looked at for stale ones.
 type Window struct {
-	Read  int     // rows looked at; fewer than asked for: the end
-	Last  Place   // of the last one
+	More  bool    // the window was full: there may be more behind it
+	Last  Place   // of its last row, if so
 	Stale []Stale // rows that need a new hint
 }
 
@@ -65,7 +65,8 @@ type Stale struct {
 	Place Place
 }
 
-// StalePending looks at up to limit open rows after a place that have been due for longer than threshold.
+// StalePending looks at up to limit open rows after a place that have been due for longer than threshold; at none while the
+// relay is far behind.
 func (s *Store) StalePending(ctx context.Context, after Place, threshold time.Duration, limit int) (Window, error) {
 	var w Window
 	err := s.transaction(ctx, func(tx pgx.Tx) error {
@@ -74,12 +75,15 @@ func (s *Store) StalePending(ctx context.Context, after Place, threshold time.Du
 			return err
 		}
 		var h Hint
-		var stale bool
-		_, err = pgx.ForEachRow(rows, []any{&w.Last.RunAt, &h.ID, &h.Kind, &h.Epoch, &stale}, func() error {
-			w.Read++
-			w.Last.ID = h.ID
+		var at time.Time
+		var stale, last bool
+		_, err = pgx.ForEachRow(rows, []any{&at, &h.ID, &h.Kind, &h.Epoch, &stale, &last}, func() error {
+			place := Place{RunAt: at, ID: h.ID}
 			if stale {
-				w.Stale = append(w.Stale, Stale{h, w.Last})
+				w.Stale = append(w.Stale, Stale{h, place})
+			}
+			if last {
+				w.More, w.Last = true, place
 			}
 			return nil
 		})
