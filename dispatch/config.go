@@ -54,19 +54,27 @@ func (c Config) withDefaults() (Config, error) {
 const (
 	// A batch of n rows travels in frames of n/32 hints, at most 32, so that a trickle goes singly and a backlog in frames;
 	// only hints of kinds whose typical run time is shortRun at most: a frame of slow jobs would sit in one worker while
-	// others idle. Frames of kinds that run for briefRun at most are four times as large: they are gone in no time, and
-	// the broker's work is by the message.
+	// others idle. Frames of kinds that run for briefRun at most are four times as large, and hold a few in a trickle, too:
+	// they are gone in no time, and the broker's work is by the message.
 	frameShare = 32
 	maxFrame   = 32
 	shortRun   = 50 * time.Millisecond
 	briefRun   = time.Millisecond
 	briefly    = 4
+	fewest     = 16
 	// trail is how far behind the newest row seen the next scan begins. Rows commit out of order by a few milliseconds;
 	// those that come later are found by the scan for stragglers.
 	trail = 100 * time.Millisecond
 	// stragglers is how often rows are looked for that committed further behind: half of the second within which a
 	// long transaction's intents are to be published.
 	stragglers = 500 * time.Millisecond
+	// alert is how long a relay stays awake after it last had work, looking every linger: going to sleep and being woken
+	// costs both sides more than that.
+	alert  = 50 * time.Millisecond
+	linger = 5 * time.Millisecond
+	// few is a batch so small that the next one is given as long to gather: transactions and messages are paid by the batch,
+	// all the way to the outcomes.
+	few = 32
 	// restless is the longest pause between two looks while a creation is in flight that will not ring.
 	restless = 16 * time.Millisecond
 	// patience bounds connecting.

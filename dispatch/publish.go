@@ -132,7 +132,7 @@ func (s *session) pack(rows []store.Row) (parcels []parcel, refused []store.Refu
 			continue
 		}
 		size := frameSize(len(rows), route.Typical)
-		s.learning = s.learning || route.Typical == 0 && len(rows) > frameShare
+		s.learning = s.learning || route.Typical == 0 && len(rows) > 1
 		f := &frame{queue: queue, most: size}
 		if size > 1 {
 			if open[queue] == nil {
@@ -162,7 +162,7 @@ func frameSize(rows int, typical time.Duration) int {
 	case typical <= 0 || typical > shortRun:
 		return 1
 	case typical <= briefRun:
-		return briefly * min(max(1, rows/frameShare), maxFrame)
+		return max(fewest, briefly*min(rows/frameShare, maxFrame))
 	}
 	return min(max(1, rows/frameShare), maxFrame)
 }

@@ -157,6 +157,7 @@ type session struct {
 
 // run alternates between pumping while there is work and dozing while there is none.
 func (s *session) run(ctx context.Context) error {
+	var worked time.Time
 	for idle := 0; ctx.Err() == nil; {
 		if err := s.housekeep(ctx); err != nil {
 			return err
@@ -165,13 +166,20 @@ func (s *session) run(ctx context.Context) error {
 			return err
 		}
 		n, err := s.pump(ctx)
-		if n > 0 {
-			idle = 0
-		} else if idle++; idle > 1 {
-			// What is due and cannot be had is in another relay's hands: no reason to ask at full speed.
-			backoff.Sleep(ctx, restless)
-		}
-		if err == nil && n == 0 {
+		switch {
+		case err != nil:
+		case n > 0:
+			idle, worked = 0, time.Now()
+			if n < few {
+				backoff.Sleep(ctx, linger)
+			}
+		case time.Since(worked) < alert:
+			backoff.Sleep(ctx, linger)
+		default:
+			if idle++; idle > 1 {
+				// What is due and cannot be had is in another relay's hands: no reason to ask at full speed.
+				backoff.Sleep(ctx, restless)
+			}
 			err = s.doze(ctx)
 		}
 		if err != nil && ctx.Err() == nil {
@@ -185,6 +193,9 @@ func (s *session) run(ctx context.Context) error {
 func (s *session) awaitBroker(ctx context.Context) error {
 	if state := s.publisher.State(); state.Connected && !state.Blocked {
 		return nil
+	}
+	if err := s.outbox.Wake(ctx); err != nil { // or creations would ring in vain
+		return err
 	}
 	wait, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
@@ -272,10 +283,11 @@ func (s *session) sleep(ctx context.Context) error {
 				return err
 			}
 		}
-		if due || rung || ctx.Err() != nil || s.restless() {
-			waking, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-			defer cancel()
-			return s.outbox.Wake(waking)
+		if due || rung || ctx.Err() != nil {
+			return nil // it wakes up with the next look
+		}
+		if s.restless() {
+			return s.outbox.Wake(ctx)
 		}
 	}
 }

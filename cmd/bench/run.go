@@ -115,7 +115,7 @@ func (p plan) run(ctx context.Context, workloads []workload.Workload, stdout, st
 	for _, c := range contendersOf(workloads) {
 		f.About = append(f.About, c.Name()+": "+c.About())
 	}
-	f.About = append(f.About, fmt.Sprintf("creators: one Go process with a pool of %d for all contenders, in transactions that it begins and commits itself", workload.CreatorPool))
+	f.About = append(f.About, fmt.Sprintf("creators: one Go process with a pool of %d for all contenders, each job by the contender's own call for a job that belongs to no other write (CreateAlone; Client.Insert; add_job on a pool)", workload.CreatorPool))
 	env := &workload.Env{
 		DatabaseURL: s.DatabaseURL, AMQPURL: s.AMQPURL, Postgres: s.postgres, Broker: s.broker, LogDir: logs, Progress: stderr, Scale: p.scale,
 	}

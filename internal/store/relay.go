@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -13,7 +14,10 @@ import (
 
 // Outbox is the relay's side of the store, on one connection of its own that it does not close: the same session holds
 // the row locks, the sleeping lock and the LISTEN. Not safe for concurrent use.
-type Outbox struct{ conn *pgx.Conn }
+type Outbox struct {
+	conn   *pgx.Conn
+	asleep bool // it has the sleeping lock
+}
 
 // patience bounds each of the relay's statements: one that takes longer has nobody at its other end, and its connection
 // is given up.
@@ -21,6 +25,10 @@ const patience = 10 * time.Second
 
 // NewOutbox returns the relay's statements on conn.
 func NewOutbox(conn *pgx.Conn) *Outbox { return &Outbox{conn: conn} }
+
+// relayTransaction is an engine transaction that does not wait for the disk: what a crash of the server forgets of it is
+// published again, which is harmless.
+var relayTransaction = strings.Replace(writsql.Statement("EngineTransaction"), "'synchronous_commit', 'on'", "'synchronous_commit', 'off'", 1)
 
 // Row is something still to be published: a hint (Op is set) or an event (Exchange is set).
 type Row struct {
@@ -38,14 +46,17 @@ const Bell = "writ_outbox"
 
 // Take locks up to limit due rows, from the low-water mark up to a time, in a transaction that the caller ends with
 // [Taken.Finish] or [Taken.Release]. Rows that another relay has are skipped. No transaction is left open when it
-// returns no rows or an error.
+// returns no rows or an error. A sleeper wakes up with it.
 func (o *Outbox) Take(ctx context.Context, from, until time.Time, limit int) (*Taken, error) {
 	var taken []Row
 	taking, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	b := &pgx.Batch{}
 	b.BeginTx(readCommitted)
-	b.Queue(writsql.Statement("EngineTransaction"))
+	if o.asleep { // awake before it looks, in the same round trip
+		b.Queue(writsql.Statement("RelayWake"))
+	}
+	b.Queue(relayTransaction)
 	b.Queue(writsql.Statement("RelayTake"), from, until, limit).Query(func(rows pgx.Rows) (err error) {
 		taken, err = pgx.CollectRows(rows, scanRow)
 		return err
@@ -53,6 +64,7 @@ func (o *Outbox) Take(ctx context.Context, from, until time.Time, limit int) (*T
 	results := o.conn.SendBatch(taking, b)
 	tx := results.Tx()
 	err := results.Close()
+	o.asleep = o.asleep && err != nil
 	if err == nil && len(taken) > 0 {
 		return &Taken{Rows: taken, tx: tx}, nil
 	}
@@ -171,11 +183,20 @@ func (o *Outbox) Listen(ctx context.Context) error {
 }
 
 // Sleep takes the sleeping lock; false: a creation is in flight, and nobody will ring for it.
-func (o *Outbox) Sleep(ctx context.Context) (bool, error) { return o.ask(ctx, "RelaySleep") }
+func (o *Outbox) Sleep(ctx context.Context) (asleep bool, err error) {
+	o.asleep, err = o.ask(ctx, "RelaySleep")
+	return o.asleep, err
+}
 
-// Wake gives the sleeping lock back.
+// Wake gives the sleeping lock back, if there is one.
 func (o *Outbox) Wake(ctx context.Context) error {
+	if !o.asleep {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	_, err := o.conn.Exec(ctx, writsql.Statement("RelayWake"))
+	o.asleep = err != nil
 	return err
 }
 

@@ -55,9 +55,12 @@ func (s *Store) shared(ctx context.Context, do func(pgx.Tx, share) error) error 
 	entered := false
 	err := pgx.BeginTxFunc(ctx, s.pool, readCommitted, func(tx pgx.Tx) error {
 		var before [6]string
-		err := tx.QueryRow(ctx, writsql.Statement("EngineTransaction")).
-			Scan(&before[0], &before[1], &before[2], &before[3], &before[4], &before[5], nil, nil, nil, nil, nil, nil, nil, nil)
-		if err != nil {
+		b := &pgx.Batch{}
+		b.Queue(writsql.Statement("ApplicationSettings")).QueryRow(func(row pgx.Row) error {
+			return row.Scan(&before[0], &before[1], &before[2], &before[3], &before[4], &before[5])
+		})
+		b.Queue(writsql.Statement("EngineTransaction"))
+		if err := tx.SendBatch(ctx, b).Close(); err != nil {
 			return err
 		}
 		return do(tx, func(part func(context.Context, pgx.Tx) error) error {

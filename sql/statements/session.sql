@@ -9,13 +9,15 @@
 -- while the table was small or had no statistics would read all of it, and sort it: measured sixty times slower. A path
 -- that is switched off and must be taken all the same counts as so costly that the JIT compiler, or parallel workers, would
 -- be started for it.
--- Returns what was before, for an application's share of the transaction.
-SELECT current_setting('lock_timeout'), current_setting('enable_seqscan'), current_setting('enable_bitmapscan'),
-    current_setting('enable_sort'), current_setting('jit'), current_setting('max_parallel_workers_per_gather'),
-    set_config('synchronous_commit', 'on', true), set_config('lock_timeout', '1s', true),
+SELECT set_config('synchronous_commit', 'on', true), set_config('lock_timeout', '1s', true),
     set_config('idle_in_transaction_session_timeout', '30s', true), set_config('enable_seqscan', 'off', true),
     set_config('enable_bitmapscan', 'off', true), set_config('enable_sort', 'off', true), set_config('jit', 'off', true),
     set_config('max_parallel_workers_per_gather', '0', true);
+
+-- name: ApplicationSettings
+-- What was before, for an application's share of the transaction.
+SELECT current_setting('lock_timeout'), current_setting('enable_seqscan'), current_setting('enable_bitmapscan'),
+    current_setting('enable_sort'), current_setting('jit'), current_setting('max_parallel_workers_per_gather');
 
 -- name: ApplicationShare
 -- The application's own statements run under its own settings, and may pause for longer.

@@ -43,8 +43,11 @@ type Contender interface {
 	Adopt(ctx context.Context, t Target, o Options) error
 	// Leave removes what a run left outside of its database.
 	Leave(ctx context.Context, t Target, o Options) error
-	// Create creates one job in a transaction of its own. Safe for concurrent use.
+	// Create creates one job that belongs to no other write, by the call that the system has for that, in a transaction
+	// of its own. Safe for concurrent use.
 	Create(ctx context.Context, t Target, args Args) error
+	// CreateTx creates one job in a transaction that the application begins and commits. Safe for concurrent use.
+	CreateTx(ctx context.Context, t Target, args Args) error
 	// CreateMany creates n jobs, spread over so many kinds, in one transaction.
 	CreateMany(ctx context.Context, t Target, n, kinds int, args Args) error
 	// Open reports whether a job that is due is not yet finished, by the database.

@@ -73,7 +73,13 @@ func (Floor) Leave(_ context.Context, t Target, _ Options) error {
 const floorInsert = `WITH j AS (INSERT INTO job (args) SELECT unnest($1::text[])::jsonb RETURNING id) INSERT INTO outbox (job) SELECT id FROM j`
 
 // Create inserts a job and its outbox row.
-func (f Floor) Create(ctx context.Context, t Target, args Args) error {
+func (Floor) Create(ctx context.Context, t Target, args Args) error {
+	_, err := t.Pool.Exec(ctx, floorInsert, []string{floorArgs(args)})
+	return err
+}
+
+// CreateTx does so in the application's transaction.
+func (f Floor) CreateTx(ctx context.Context, t Target, args Args) error {
 	return f.insert(ctx, t, []string{floorArgs(args)})
 }
 

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/writhq/writ/cmd/bench/graphile"
 )
@@ -99,15 +100,25 @@ func (Graphile) Adopt(context.Context, Target, Options) error { return nil }
 func (Graphile) Leave(context.Context, Target, Options) error { return nil }
 
 // Create adds a job by its SQL function, as an application in any language would.
-func (Graphile) Create(ctx context.Context, t Target, args Args) error {
+func (Graphile) Create(ctx context.Context, t Target, args Args) error { return addJob(ctx, t.Pool, args) }
+
+// CreateTx does so in the application's transaction.
+func (Graphile) CreateTx(ctx context.Context, t Target, args Args) error {
+	return pgx.BeginFunc(ctx, t.Pool, func(tx pgx.Tx) error { return addJob(ctx, tx, args) })
+}
+
+func addJob(ctx context.Context, db execer, args Args) error {
 	payload, err := json.Marshal(args)
 	if err != nil {
 		return err
 	}
-	return pgx.BeginFunc(ctx, t.Pool, func(tx pgx.Tx) error {
-		_, err := tx.Exec(ctx, "SELECT graphile_worker.add_job($1, $2::json)", kindName(0), string(payload))
-		return err
-	})
+	_, err = db.Exec(ctx, "SELECT graphile_worker.add_job($1, $2::json)", kindName(0), string(payload))
+	return err
+}
+
+// execer is a pool or a transaction.
+type execer interface {
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 }
 
 // CreateMany adds jobs by its function for many.

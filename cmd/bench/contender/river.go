@@ -80,8 +80,18 @@ func (River) inserter(t Target) (*river.Client[pgx.Tx], error) {
 	return river.NewClient(riverpgxv5.New(t.Pool), &river.Config{FetchCooldown: riverCooldown, Logger: quiet()})
 }
 
-// Create inserts one job in a transaction of its own.
+// Create inserts a job by the client's own call, which begins and commits for itself.
 func (r River) Create(ctx context.Context, t Target, args Args) error {
+	client, err := cached(t.Pool, r.inserter, t)
+	if err != nil {
+		return err
+	}
+	_, err = client.Insert(ctx, riverArgs{args, kindName(0)}, nil)
+	return err
+}
+
+// CreateTx inserts a job in the application's transaction.
+func (r River) CreateTx(ctx context.Context, t Target, args Args) error {
 	client, err := cached(t.Pool, r.inserter, t)
 	if err != nil {
 		return err

@@ -114,8 +114,14 @@ func (Writ) queues(ctx context.Context, t Target, o Options) ([]string, error) {
 	return names, nil
 }
 
-// Create creates one intent in a transaction of its own.
+// Create creates one intent alone.
 func (Writ) Create(ctx context.Context, t Target, args Args) error {
+	_, err := writKind(0).CreateAlone(ctx, t.Pool, args, intent.Opts{})
+	return err
+}
+
+// CreateTx creates one in the application's transaction.
+func (Writ) CreateTx(ctx context.Context, t Target, args Args) error {
 	return pgx.BeginFunc(ctx, t.Pool, func(tx pgx.Tx) error {
 		_, err := writKind(0).Create(ctx, tx, args, intent.Opts{})
 		return err

@@ -36,7 +36,7 @@ func Steady(reference contender.Contender, turns []Turn) Workload {
 // peak is the median of what was measured with 16 clients; it is measured now if it was not.
 func (e *Env) peak(ctx context.Context, c contender.Contender) (float64, error) {
 	if len(e.peaks[c.Name()]) == 0 {
-		if _, err := single(ctx, e, c, 16); err != nil {
+		if _, err := alone(ctx, e, c, 16); err != nil {
 			return 0, err
 		}
 	}
