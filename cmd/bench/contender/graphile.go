@@ -100,7 +100,9 @@ func (Graphile) Adopt(context.Context, Target, Options) error { return nil }
 func (Graphile) Leave(context.Context, Target, Options) error { return nil }
 
 // Create adds a job by its SQL function, as an application in any language would.
-func (Graphile) Create(ctx context.Context, t Target, args Args) error { return addJob(ctx, t.Pool, args) }
+func (Graphile) Create(ctx context.Context, t Target, args Args) error {
+	return addJob(ctx, t.Pool, args)
+}
 
 // CreateTx does so in the application's transaction.
 func (Graphile) CreateTx(ctx context.Context, t Target, args Args) error {
