@@ -253,7 +253,7 @@ func (s *session) doze(ctx context.Context) error {
 		if asleep {
 			return s.sleep(ctx)
 		}
-		if due, err := s.outbox.Peek(ctx); err != nil || due {
+		if due, err := s.outbox.Peek(ctx); err != nil || due || s.restless() {
 			return err
 		}
 		if !backoff.Sleep(ctx, nap) {

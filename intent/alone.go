@@ -2,6 +2,7 @@ package intent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -26,14 +27,18 @@ const aloneTries = 5
 // transaction, or one of the two may be lost.
 //
 // An answer that was lost is asked for again with the same id, which creates nothing twice. If there is still none the
-// error comes with the id of the intent that may or may not exist: to find out, create it again with Opts.ID. It blocks
-// until the database has answered, or ctx ends. Errors as for Create. Safe for concurrent use with a pool.
+// error comes with the id of the intent that may or may not exist: to find out, create it again with Opts.ID. With an
+// Opts.ID of the caller's, Existed is also true where an earlier try of this call made it. It blocks until the database
+// has answered, or ctx ends. Errors as for Create. Safe for concurrent use with a pool.
 func (k Kind[T]) CreateAlone(ctx context.Context, db Autocommit, args T, opts Opts) (Created, error) {
 	r, err := k.request(args, opts)
 	if err != nil {
 		return Created{}, err
 	}
-	ours := r.Fresh
+	if err := ctx.Err(); err != nil {
+		return Created{}, fmt.Errorf("create %s: %w", k.Name, err)
+	}
+	ours, applied := r.Fresh, false
 	pause := backoff.New(20*time.Millisecond, time.Second)
 	for try := 1; ; try++ {
 		created, err := k.create(ctx, alone{db}, r)
@@ -43,13 +48,16 @@ func (k Kind[T]) CreateAlone(ctx context.Context, db Autocommit, args T, opts Op
 			}
 			return created, nil
 		}
-		if !store.Unknown(err) && !store.Down(err) {
-			return Created{}, err
+		again := store.Transient(err)
+		applied = applied || store.Unknown(err) && (again || errors.Is(err, context.Canceled)) // perhaps
+		if again && try < aloneTries && pause.Wait(ctx) {
+			r.Fresh = false
+			continue
 		}
-		if try == aloneTries || !pause.Wait(ctx) {
-			return Created{ID: r.ID}, fmt.Errorf("%w (tried %d times; it may exist as %s)", err, try, r.ID)
+		if applied {
+			return Created{ID: r.ID}, fmt.Errorf("%w (the answer was lost; it may exist as %s)", err, r.ID)
 		}
-		r.Fresh = false
+		return Created{}, err
 	}
 }
 

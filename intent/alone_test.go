@@ -1,8 +1,11 @@
 package intent_test
 
 import (
+	"context"
 	"errors"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -21,8 +24,17 @@ func TestCreateAlone(t *testing.T) {
 	if want := (intent.Created{ID: first.ID, Existed: true}); err != nil || again != want {
 		t.Errorf("again: %+v, %v; want %+v", again, err, want)
 	}
-	if _, err := notify.CreateAlone(ctx, db.Pool, comment{2}, intent.Opts{ID: first.ID}); !errors.Is(err, intent.ErrConflict) {
-		t.Errorf("the same id with other args: %v; want ErrConflict", err)
+	for name, o := range map[string]intent.Opts{"id": {ID: first.ID}, "key": {Key: "k"}} {
+		began := time.Now()
+		c, err := notify.CreateAlone(ctx, db.Pool, comment{2}, o)
+		if !errors.Is(err, intent.ErrConflict) || c != (intent.Created{}) || strings.Contains(err.Error(), "may exist") {
+			t.Errorf("the same %s with other args: %+v, %v after %v; want ErrConflict, and no id that may exist", name, c, err, time.Since(began))
+		}
+	}
+	ended, cancel := context.WithCancel(ctx)
+	cancel()
+	if c, err := notify.CreateAlone(ended, db.Pool, comment{1}, intent.Opts{}); !errors.Is(err, context.Canceled) || c != (intent.Created{}) {
+		t.Errorf("after its context had ended: %+v, %v; want Canceled, for nothing was sent", c, err)
 	}
 	check(t, db, 1)
 }

@@ -54,6 +54,10 @@ type Report struct {
 	Flagged  int // attempts whose worker died, now ambiguous
 	Retried  int // the same, idempotent, to be run again
 	Pruned   int // rows past their retention
+
+	// Suspended: lost hints were not looked for, because the relay is so far behind (10,000 hints overdue by more than
+	// RequeueAfter) that lost cannot be told from late. The next look tries again.
+	Suspended bool
 }
 
 func (r *Report) add(o Report) {
@@ -61,6 +65,7 @@ func (r *Report) add(o Report) {
 	r.Flagged += o.Flagged
 	r.Retried += o.Retried
 	r.Pruned += o.Pruned
+	r.Suspended = r.Suspended || o.Suspended
 }
 
 // Run looks on schedule until ctx is cancelled, then returns nil. Outages of the database are survived.
@@ -140,7 +145,7 @@ func (r *Reconciler) through(ctx context.Context) (Report, error) {
 		report, err := r.look(ctx)
 		total.add(report)
 		r.note(report)
-		if err != nil || r.place == (store.Place{}) {
+		if err != nil || report.Suspended || r.place == (store.Place{}) {
 			return total, err
 		}
 	}
@@ -179,6 +184,9 @@ func (r *Reconciler) requeue(ctx context.Context, report *Report) error {
 	seen, err := r.store.StalePending(ctx, r.place, r.cfg.RequeueAfter, window)
 	if err != nil {
 		return err
+	}
+	if report.Suspended = seen.Suspended; seen.Suspended {
+		return nil // and go on from the same place
 	}
 	r.place = seen.Last // the beginning again, unless there is more
 	if stale := seen.Stale[:min(len(seen.Stale), r.cfg.RequeueMost)]; len(stale) > 0 {
@@ -302,7 +310,10 @@ func (r *Reconciler) pruneOld(ctx context.Context, report *Report) error {
 
 func (r *Reconciler) note(report Report) {
 	r.metrics.add(report)
-	if report != (Report{}) {
+	if report.Suspended {
+		r.cfg.Log.Warn("reconciler: the relay is far behind, so lost hints are not looked for")
+	}
+	if report != (Report{}) && report != (Report{Suspended: true}) {
 		r.cfg.Log.Info("reconciler: looked", "requeued", report.Requeued, "flagged", report.Flagged, "retried", report.Retried, "pruned", report.Pruned)
 	}
 }

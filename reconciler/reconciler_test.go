@@ -161,6 +161,57 @@ func TestRequeue_deepQueue(t *testing.T) {
 	}
 }
 
+// TestRequeue_delayed: a refused hint, or one that was put back, comes again by itself; a second one beside it would stay
+// for as long as the first.
+func TestRequeue_delayed(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	id := b.insert(job.Name, 1, 2*time.Minute)[0]
+	b.db.Run(t, `INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op, failures, last_error)
+		VALUES (now() + interval '50 s', $1, $2, 0, 'run', 7, 'no such queue')`, job.Name, id)
+	if got := b.once(); got.Requeued != 0 || b.hints(id) != 1 {
+		t.Errorf("requeued %d, %d hints; want none beside the one that is refused for now", got.Requeued, b.hints(id))
+	}
+	b.db.Run(t, "UPDATE writ.outbox SET due_at = now() + interval '1 h'") // further off than anything is put back
+	if got := b.once(); got.Requeued != 1 {
+		t.Errorf("requeued %d; want 1", got.Requeued)
+	}
+}
+
+// TestRequeue_paused: hints of a paused kind go round between worker and outbox; they are not lost.
+func TestRequeue_paused(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.declare(job.Name, "manual")
+	b.insert(job.Name, 1, 2*time.Minute)
+	b.db.Run(t, "INSERT INTO writ.relay (queue, ready) VALUES ($1, 0)", job.Name)
+	b.db.Run(t, "UPDATE writ.kinds SET paused_at = now(), paused_by = 'op', paused_why = 'x'")
+	if got := b.once(); got.Requeued != 0 {
+		t.Errorf("requeued %d of a paused kind", got.Requeued)
+	}
+	b.db.Run(t, "UPDATE writ.kinds SET paused_at = NULL")
+	if got := b.once(); got.Requeued != 1 {
+		t.Errorf("requeued %d after it was resumed; want 1", got.Requeued)
+	}
+}
+
+// TestRequeue_relayBehind: what is lost cannot be told from what is late, and the report says so. Refused hints are no sign
+// of it, however many and old: they would stop all healing.
+func TestRequeue_relayBehind(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.insert(job.Name, 1, 10*time.Minute)
+	b.db.Run(t, `INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op)
+		SELECT now() - interval '2 min', 'test.other.job', gen_random_uuid(), 0, 'run' FROM generate_series(1, 10000)`)
+	if got := b.once(); got.Requeued != 0 || !got.Suspended {
+		t.Errorf("%+v; want it suspended", got)
+	}
+	b.db.Run(t, "UPDATE writ.outbox SET failures = 1")
+	if got := b.once(); got.Requeued != 1 || got.Suspended {
+		t.Errorf("%+v; want 1 requeued", got)
+	}
+}
+
 // TestRequeue_windows: rows of one bulk creation share their time, and there are more of them than one look goes through.
 func TestRequeue_windows(t *testing.T) {
 	t.Parallel()

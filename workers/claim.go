@@ -2,6 +2,7 @@ package workers
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -195,7 +196,7 @@ func (c *claimer) claim(ctx context.Context, batch []hint) {
 		case store.Unknown(err) || !store.Down(err):
 			c.cfg.Log.Warn("worker: claim not answered or refused, resolving it row by row", "hints", len(batch), "error", err)
 			for _, h := range batch {
-				c.running.Go(func() { c.resolve(h, sent) })
+				c.running.Go(func() { c.resolve(ctx, h, sent, err) })
 			}
 			return
 		}
@@ -335,8 +336,8 @@ func (c *claimer) putBack(ctx context.Context, hints []hint, result string, when
 
 // resolve finds out what became of a claim whose answer was lost, or that failed with its batch: it is sent again alone,
 // waiting for locks, until the database has answered.
-func (c *claimer) resolve(h hint, sent time.Time) {
-	row, ok := c.resolveOne(h)
+func (c *claimer) resolve(ctx context.Context, h hint, sent time.Time, cause error) {
+	row, ok := c.resolveOne(ctx, h, cause)
 	switch {
 	case !ok:
 		c.forsake([]hint{h})
@@ -349,17 +350,26 @@ func (c *claimer) resolve(h hint, sent time.Time) {
 	}
 }
 
-func (c *claimer) resolveOne(h hint) (row *store.Claimed, ok bool) {
+// resolveOne asks until it is decided; cause is the error of the first claim. Once the worker shuts down (ctx) it does not
+// wait for what only time can decide.
+func (c *claimer) resolveOne(ctx context.Context, h hint, cause error) (row *store.Claimed, ok bool) {
+	lost := store.Unknown(cause) // an earlier claim may still be applied
 	pause := backoff.New(50*time.Millisecond, 5*time.Second)
 	for {
-		ctx, cancel := context.WithTimeout(c.settling, c.cfg.TTL)
-		row, err := c.store.ClaimAgain(ctx, c.id, h.Hint, c.mux.kinds[h.Kind].Timeout)
+		asking, cancel := context.WithTimeout(c.settling, c.cfg.TTL)
+		row, err := c.store.ClaimAgain(asking, c.id, h.Hint, c.mux.kinds[h.Kind].Timeout)
 		cancel()
-		if err == nil {
+		undecided := errors.Is(err, store.ErrUndecided)
+		if err == nil || undecided && !lost {
 			return row, true
 		}
+		lost = lost || store.Unknown(err)
 		c.cfg.Log.Warn("worker: a claim is not resolved yet, asking again", "id", h.ID, "kind", h.Kind, "epoch", h.Epoch, "error", err)
-		if !pause.Wait(c.settling) {
+		waiting := c.settling
+		if undecided {
+			waiting = ctx
+		}
+		if !pause.Wait(waiting) {
 			return nil, false
 		}
 	}

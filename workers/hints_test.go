@@ -39,6 +39,30 @@ func TestOldHint_lostAnswer(t *testing.T) {
 	b.await(id, "ambiguous")
 }
 
+// TestEarlyHint_lostAnswer: the answer of a claim is lost, and the row is not due for long, so that only time can decide if
+// that claim will still be applied. A worker that shuts down does not wait for it.
+func TestEarlyHint_lostAnswer(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	proxy, url := testkit.ProxyTo(t, b.db.URL)
+	_, stop := b.work(url+"&default_query_exec_mode=cache_describe", workers.Handler[args]{Do: func(context.Context, *workers.Job[args]) error { return nil }})
+	b.await(b.create(job, 1), "sent") // it is up
+	id := testkit.Value[intent.ID](t, b.db, `INSERT INTO writ.intents (kind, args, run_at) VALUES ($1, '{}', now() + interval '1 h') RETURNING id`, job.Name)
+	fired := proxy.LoseAnswer("'attempted'")
+	b.db.Run(t, "INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op) VALUES (now(), $1, $2, 0, 'run')", job.Name, id)
+	select {
+	case <-fired:
+	case <-time.After(10 * time.Second):
+		t.Fatal("the fault was never met")
+	}
+	began := time.Now()
+	stop()
+	if took := time.Since(began); took > 5*time.Second { // its Drain
+		t.Errorf("it took %v to stop", took)
+	}
+	b.await(id, "scheduled")
+}
+
 // TestOldHint_besideNew: an old hint and the present one of the same intent are claimed together. The old one takes
 // neither slot nor place in the registry with it: the worker signs off, as one does that holds nothing.
 func TestOldHint_besideNew(t *testing.T) {

@@ -56,12 +56,16 @@ func (a *app) reconcile(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("reconcile: %w", err)
 	}
+	if report.Suspended {
+		a.note("lost hints were not looked for: the relay is far behind, so lost cannot be told from late; see writ doctor, and look again later")
+	}
 	if a.isJSON() {
 		return a.emit(struct {
-			Requeued int `json:"requeued"`
-			Flagged  int `json:"flagged"`
-			Retried  int `json:"retried"`
-			Pruned   int `json:"pruned"`
+			Requeued  int  `json:"requeued"`
+			Flagged   int  `json:"flagged"`
+			Retried   int  `json:"retried"`
+			Pruned    int  `json:"pruned"`
+			Suspended bool `json:"suspended"`
 		}(report))
 	}
 	return a.columns([][2]string{

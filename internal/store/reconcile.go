@@ -57,6 +57,9 @@ type Window struct {
 	More  bool    // the window was full: there may be more behind it
 	Last  Place   // of its last row, if so
 	Stale []Stale // rows that need a new hint
+
+	// Suspended: nothing was looked at, because the relay is so far behind that lost cannot be told from late.
+	Suspended bool
 }
 
 // Stale is an intent whose hint seems lost, and its place in the order.
@@ -65,8 +68,7 @@ type Stale struct {
 	Place Place
 }
 
-// StalePending looks at up to limit open rows after a place that have been due for longer than threshold; at none while the
-// relay is far behind.
+// StalePending looks at up to limit open rows after a place that have been due for longer than threshold.
 func (s *Store) StalePending(ctx context.Context, after Place, threshold time.Duration, limit int) (Window, error) {
 	var w Window
 	err := s.transaction(ctx, func(tx pgx.Tx) error {
@@ -76,8 +78,14 @@ func (s *Store) StalePending(ctx context.Context, after Place, threshold time.Du
 		}
 		var h Hint
 		var at time.Time
+		var id *uuid.UUID
 		var stale, last bool
-		_, err = pgx.ForEachRow(rows, []any{&at, &h.ID, &h.Kind, &h.Epoch, &stale, &last}, func() error {
+		_, err = pgx.ForEachRow(rows, []any{&at, &id, &h.Kind, &h.Epoch, &stale, &last}, func() error {
+			if id == nil {
+				w.Suspended = true
+				return nil
+			}
+			h.ID = *id
 			place := Place{RunAt: at, ID: h.ID}
 			if stale {
 				w.Stale = append(w.Stale, Stale{h, place})

@@ -106,8 +106,12 @@ func (t *Taken) Finish(ctx context.Context, published []pgtype.TID, refused []Re
 	if len(published) > 0 {
 		b.Queue(writsql.Statement("RelayDelete"), published)
 	}
+	refs := map[string][]pgtype.TID{} // by reason: a whole backlog may have one
 	for _, r := range refused {
-		b.Queue(writsql.Statement("RelayDelay"), r.Refs, clean(r.Why))
+		refs[r.Why] = append(refs[r.Why], r.Refs...)
+	}
+	for why, refs := range refs {
+		b.Queue(writsql.Statement("RelayDelay"), refs, clean(why))
 	}
 	b.Queue("COMMIT")
 	if err := t.tx.Conn().SendBatch(ctx, b).Close(); err != nil {
