@@ -158,13 +158,14 @@ func (s *session) pack(rows []store.Row) (parcels []parcel, refused []store.Refu
 
 // frameSize is how many hints of a kind travel together when rows are at hand.
 func frameSize(rows int, typical time.Duration) int {
+	share := min(rows/frameShare, maxFrame)
 	switch {
 	case typical <= 0 || typical > shortRun:
 		return 1
 	case typical <= briefRun:
-		return max(fewest, briefly*min(rows/frameShare, maxFrame))
+		return max(fewest, briefly*share)
 	}
-	return min(max(1, rows/frameShare), maxFrame)
+	return max(1, share)
 }
 
 // frame is a message in the making.

@@ -94,7 +94,7 @@ func (s *Store) ClaimAgain(ctx context.Context, worker uuid.UUID, h Hint, timeou
 	b := begin()
 	b.Queue(writsql.Statement("ClaimWaiting"), h.ID, h.Epoch, worker, timeout, []string{h.Kind}).Query(scan)
 	b.Queue(writsql.Statement("ReadMine"), h.ID, h.Epoch+1, worker).Query(scan)
-	b.Queue(writsql.Statement("ReadHinted"), []uuid.UUID{h.ID}).Query(func(rows pgx.Rows) error {
+	b.Queue(writsql.Statement("ReadHinted"), UUIDs{h.ID}).Query(func(rows pgx.Rows) error {
 		return eachStanding(rows, func(s Standing) {
 			open = s.Kind == h.Kind && s.State == string(fsm.Pending) && s.Epoch == h.Epoch
 		})

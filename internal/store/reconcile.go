@@ -105,7 +105,7 @@ func (s *Store) StalePending(ctx context.Context, after Place, threshold time.Du
 
 // Requeue writes new hints for rows that are still as read, and returns how many.
 func (s *Store) Requeue(ctx context.Context, hints []Stale) (int64, error) {
-	ids, epochs := make([]uuid.UUID, len(hints)), make([]int32, len(hints))
+	ids, epochs := make(UUIDs, len(hints)), make([]int32, len(hints))
 	for i, h := range hints {
 		ids[i], epochs[i] = h.ID, h.Epoch
 	}
