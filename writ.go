@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -78,11 +79,18 @@ func Run(ctx context.Context, pool *pgxpool.Pool, amqpURL string, mux *workers.M
 	var runs []func(context.Context) error
 	var checks []ops.Check
 	var faults []error
-	for _, role := range cfg.Roles {
+	roles := slices.Clone(cfg.Roles)
+	if i := slices.Index(roles, RoleWorkers); i > 0 {
+		roles[0], roles[i] = roles[i], roles[0] // first, for the relay offers them hints
+	}
+	for _, role := range roles {
 		part, err := newPart(role, pool, amqpURL, mux, cfg)
 		if err != nil {
 			faults = append(faults, err)
 			continue
+		}
+		if w, ok := part.(*workers.Pool); ok {
+			cfg.Relay.Near = w.Offer
 		}
 		runs, checks = append(runs, part.Run), append(checks, part.Ready)
 	}

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/writhq/writ/internal/store"
 )
 
 // Config of a relay. The zero value is the default.
@@ -24,6 +26,11 @@ type Config struct {
 
 	// ConfirmTimeout bounds the wait for the broker's confirms of one batch; then it is published again. Default 5 s.
 	ConfirmTimeout time.Duration
+
+	// Near is offered hints while few come: a way to workers of this very process that is shorter than the one over the
+	// broker, which every hint goes all the same. It returns whether a worker took it, must not block, and is called by
+	// several goroutines. For package writ; default: none.
+	Near func(store.Hint) bool
 
 	// Log gets what an operator should know. Default: slog.Default().
 	Log *slog.Logger
@@ -75,6 +82,15 @@ const (
 	// few is a batch so small that the next one is given as long to gather: transactions and messages are paid by the batch,
 	// all the way to the outcomes.
 	few = 32
+	// quiet is how many rows a second are too many for each creation to ring, as the commits of those that ring take turns;
+	// brisk, how many are worth more in batches than soon. paceOver is the time over which they are counted.
+	quiet    = 200
+	brisk    = 1000
+	paceOver = 100 * time.Millisecond
+	// blink is the pause between two glances at the outbox for workers of this process, and leisure what a small batch gets
+	// to gather when they have its hints already.
+	blink   = 2 * time.Millisecond
+	leisure = 20 * time.Millisecond
 	// restless is the longest pause between two looks while a creation is in flight that will not ring.
 	restless = 16 * time.Millisecond
 	// patience bounds connecting.

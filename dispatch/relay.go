@@ -125,13 +125,10 @@ func (r *Relay) session(ctx context.Context, publisher *rabbit.Publisher) error 
 		Relay: r, outbox: store.NewOutbox(conn), publisher: publisher, installation: settings.Installation,
 		measured: make(chan map[string]int, 1),
 	}
-	// Where LISTEN cannot work (pgbouncer in transaction mode) polling alone is correct.
-	if err := s.outbox.Listen(ctx); err != nil {
-		r.cfg.Log.Warn("relay: cannot LISTEN, polling only", "error", err)
-		if conn.IsClosed() {
-			return fmt.Errorf("listen: %w", err)
-		}
-	}
+	defer func() {
+		s.glance.close()
+		s.bell.close()
+	}()
 	r.setProblem(nil)
 	return s.run(ctx)
 }
@@ -149,7 +146,10 @@ type session struct {
 
 	low        time.Time // where the next scan begins, by the database's clock
 	stragglers time.Time // when to look behind it again, by ours
+	pace       pace      // of what is taken
 	seat       bool      // this relay listens at the door
+	bell       *bell     // what it listens to; nil: polling only
+	glance     *glance   // shows the outbox to workers of this process; nil: no need
 
 	depthsAt time.Time
 	measured chan map[string]int // from the goroutine that asks the broker
@@ -166,20 +166,26 @@ func (s *session) run(ctx context.Context) error {
 			return err
 		}
 		n, err := s.pump(ctx)
+		s.pace.note(n)
+		s.glimpse(ctx)
+		if n > 0 {
+			idle, worked = 0, time.Now()
+		}
 		switch {
 		case err != nil:
-		case n > 0:
-			idle, worked = 0, time.Now()
-			if n < few {
-				backoff.Sleep(ctx, linger)
-			}
-		case time.Since(worked) < alert:
-			backoff.Sleep(ctx, linger)
+		case n >= few:
+			s.outbox.Rise()
+		case n > 0 && s.quiet():
+			err = s.doze(ctx)
+		case n > 0 || !s.quiet() && time.Since(worked) < alert:
+			s.outbox.Rise()
+			backoff.Sleep(ctx, s.linger())
 		default:
 			if idle++; idle > 1 {
 				// What is due and cannot be had is in another relay's hands: no reason to ask at full speed.
 				backoff.Sleep(ctx, restless)
 			}
+			s.low = distantPast // everything is looked at when nothing hurries
 			err = s.doze(ctx)
 		}
 		if err != nil && ctx.Err() == nil {
@@ -235,72 +241,9 @@ func (s *session) take(ctx context.Context, from, until time.Time) (int, error) 
 	return settled, err
 }
 
-// doze waits until there may be work. The relay with the seat tries to fall asleep: it takes the sleeping lock, which
-// fails while a creation is in flight that will not ring, and looks once more before it trusts the bell.
-func (s *session) doze(ctx context.Context) error {
-	s.low = distantPast // everything is looked at when nothing hurries
-	if !s.seat {
-		if _, err := s.rung(ctx, s.cfg.Poll); err != nil {
-			return err
-		}
-		return s.sit(ctx)
-	}
-	for nap := time.Millisecond; ; nap = min(2*nap, restless) {
-		asleep, err := s.outbox.Sleep(ctx)
-		if err != nil {
-			return err
-		}
-		if asleep {
-			return s.sleep(ctx)
-		}
-		if due, err := s.outbox.Peek(ctx); err != nil || due || s.restless() {
-			return err
-		}
-		if !backoff.Sleep(ctx, nap) {
-			return nil
-		}
-	}
-}
-
-// sit takes the seat at the door if it is free. Whoever has it also measures the queues, so it is taken under load too.
-func (s *session) sit(ctx context.Context) (err error) {
-	if !s.seat {
-		s.seat, err = s.outbox.Seat(ctx)
-	}
-	return err
-}
-
-// sleep holds the sleeping lock until the bell rings or something is due.
-func (s *session) sleep(ctx context.Context) error {
-	for {
-		due, err := s.outbox.Peek(ctx)
-		if err != nil {
-			return err
-		}
-		rung := false
-		if !due {
-			if rung, err = s.rung(ctx, s.cfg.Poll); err != nil {
-				return err
-			}
-		}
-		if due || rung || ctx.Err() != nil {
-			return nil // it wakes up with the next look
-		}
-		if s.restless() {
-			return s.outbox.Wake(ctx)
-		}
-	}
-}
-
 // restless reports whether housekeeping is due, for which a sleeper gets up.
 func (s *session) restless() bool {
 	return s.stale() || len(s.measured) > 0
-}
-
-func (s *session) rung(ctx context.Context, most time.Duration) (bool, error) {
-	wait, cancel := context.WithTimeout(ctx, most)
-	defer cancel()
-	return s.outbox.Rung(wait)
 }
 
 // housekeep reads the declared kinds and notes the depths of their queues, now and then.

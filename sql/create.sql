@@ -66,13 +66,16 @@ BEGIN
 END $$;
 
 CREATE OR REPLACE TRIGGER intents_inserted BEFORE INSERT ON writ.intents FOR EACH ROW
-    WHEN (NEW.event IS DISTINCT FROM 'requested' OR NEW.state <> 'pending' OR NEW.epoch <> 0 OR NEW.attempt <> 0 OR NEW.flagged_at IS NOT NULL)
+    WHEN ((NEW.event || ' ' || NEW.state = 'requested pending' AND NEW.epoch | NEW.attempt = 0) IS NOT TRUE) -- the Go path
     EXECUTE FUNCTION writ.intents_inserted();
 
 -- AFTER, so that an INSERT … ON CONFLICT DO NOTHING that inserted nothing brings no hint.
 CREATE OR REPLACE FUNCTION writ.intents_hint() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+    IF NEW.waiting_on > 0 THEN
+        RETURN NULL;
+    END IF;
     INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op)
     VALUES (greatest(NEW.run_at, clock_timestamp()), NEW.kind, NEW.id, NEW.epoch, 'run');
     PERFORM writ.ring();
@@ -80,5 +83,5 @@ BEGIN
 END $$;
 
 CREATE OR REPLACE TRIGGER intents_hint AFTER INSERT ON writ.intents FOR EACH ROW
-    WHEN (NEW.event IS DISTINCT FROM 'requested' AND NEW.waiting_on = 0)
+    WHEN (NEW.event IS DISTINCT FROM 'requested')
     EXECUTE FUNCTION writ.intents_hint();

@@ -13,13 +13,15 @@ $$;
 -- statement by claims and by the relay, so a failover to a copy, which has another timeline, stops them at the very next
 -- statement. The system identifier is left to those who connect (writ.fingerprint): a session cannot change its cluster,
 -- and reading it takes a lock that the server holds while it makes a new WAL file, for a tenth of a second at times.
+-- PL/pgSQL keeps the plan; a function in SQL would be parsed and planned in each statement.
 CREATE OR REPLACE FUNCTION writ.is_open() RETURNS boolean
-LANGUAGE sql STABLE AS $$
-    SELECT paused_at IS NULL
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN (SELECT paused_at IS NULL
         AND split_part(fingerprint, '/', 2) = left(pg_walfile_name(pg_current_wal_lsn()), 8)
         AND split_part(fingerprint, '/', 3) = (SELECT oid::text FROM pg_database WHERE datname = current_database())
-    FROM writ.settings
-$$;
+    FROM writ.settings);
+END $$;
 
 -- Declares this database to be the real one, and resumes it.
 CREATE OR REPLACE FUNCTION writ.adopt(actor text, why text) RETURNS void

@@ -246,7 +246,6 @@ func relayWork(t *testing.T, o *store.Outbox) {
 		t.Fatalf("Take after Revive: %v, %v", taken, err)
 	}
 	must(t, "Finish", taken.Finish(ctx, []pgtype.TID{taken.Rows[0].Ref}, nil))
-	must(t, "Listen", o.Listen(ctx))
 	for what, ask := range map[string]func(context.Context) (bool, error){"Seat": o.Seat, "Sleep": o.Sleep} {
 		if yes, err := ask(ctx); err != nil || !yes {
 			t.Errorf("%s: %v, %v", what, yes, err)

@@ -20,10 +20,12 @@ type claimer struct {
 	*Pool
 	installation uuid.UUID
 	deliveries   <-chan rabbit.Delivery
-	waiting      []hint // taken from the broker, not claimed yet
+	waiting      []hint // taken from the broker or the bell, not claimed yet
+	spent        *spent
 }
 
-// hint is one line of a frame; the frame is acked when the last of its hints is settled.
+// hint is one line of a frame; the frame is acked when the last of its hints is settled. One without a frame came by the
+// bell, and comes again by the broker.
 type hint struct {
 	store.Hint
 	frame *frame
@@ -36,7 +38,7 @@ type frame struct {
 }
 
 func newClaimer(p *Pool, installation uuid.UUID, deliveries <-chan rabbit.Delivery) *claimer {
-	return &claimer{Pool: p, installation: installation, deliveries: deliveries}
+	return &claimer{Pool: p, installation: installation, deliveries: deliveries, spent: newSpent()}
 }
 
 // settle notes that a hint was claimed, found moot, or put back.
@@ -47,7 +49,7 @@ func (c *claimer) settle(h hint, result string) {
 
 // release acks a hint's frame if it is the last one of it.
 func (c *claimer) release(h hint) {
-	if h.frame.left.down() {
+	if h.frame != nil && h.frame.left.down() {
 		// A stale ack is harmless: the broker delivers the frame again, and its hints are moot then.
 		_ = h.frame.delivery.Ack()
 	}
@@ -89,6 +91,7 @@ func (c *claimer) awaitSlot(ctx context.Context, full *time.Timer) bool {
 		full.Reset(hold)
 		for c.receive() {
 		}
+		c.waiting = slices.DeleteFunc(c.waiting, func(h hint) bool { return h.frame == nil })
 		c.putBack(ctx, c.waiting, "busy", func(store.Hint) (time.Duration, time.Time) { return backoff.Jitter(3 * time.Second), time.Time{} })
 		c.waiting = nil
 	}
@@ -107,6 +110,8 @@ func (c *claimer) gather(ctx context.Context, free int) bool {
 				return false
 			}
 			c.unpack(d)
+		case h := <-c.near:
+			c.waiting = append(c.waiting, hint{Hint: h})
 		}
 	}
 	for len(c.waiting) < free && c.receive() {
@@ -114,9 +119,12 @@ func (c *claimer) gather(ctx context.Context, free int) bool {
 	return true
 }
 
-// receive takes one delivery if there is one.
+// receive takes one delivery, or hint from the bell, if there is one.
 func (c *claimer) receive() bool {
 	select {
+	case h := <-c.near:
+		c.waiting = append(c.waiting, hint{Hint: h})
+		return true
 	case d, open := <-c.deliveries:
 		if open {
 			c.unpack(d)
@@ -165,7 +173,11 @@ func (c *claimer) admit(ctx context.Context, free int) []hint {
 		case h.Op != "run" && h.Op != "recover":
 			c.settle(h, "moot")
 		case c.mux.kinds[h.Kind] == nil || paused[h.Kind]:
-			elsewhere = append(elsewhere, h)
+			if h.frame != nil {
+				elsewhere = append(elsewhere, h)
+			}
+		case h.frame != nil && c.spent.take(claim{h.ID, h.Epoch}):
+			c.settle(h, "moot")
 		case h.Op == "recover":
 			c.recover(h)
 		case !c.registry.enter(claim{h.ID, h.Epoch}):
@@ -245,7 +257,10 @@ func (c *claimer) begin(ctx context.Context, batch []hint, claimed []store.Claim
 	c.metrics.settled("claimed", len(claimed))
 	var rest []hint
 	for _, h := range batch {
-		if got[claim{h.ID, h.Epoch}] {
+		if at := (claim{h.ID, h.Epoch}); got[at] {
+			if h.frame == nil {
+				c.spent.add(at)
+			}
 			c.release(h)
 		} else {
 			rest = append(rest, h)

@@ -60,6 +60,12 @@ const (
 	// maxPrefetch bounds how many messages of one queue wait here unacked. Each may be a frame of 32 hints; where they are
 	// single hints, no more than this many are claimed at once.
 	maxPrefetch = 128
+	// maxNear bounds the hints that wait here for the next claim and have not come over the broker.
+	maxNear = 256
+	// spacing is the least time between two writings of less than small outcomes. A process that dies within it leaves a few
+	// more attempts ambiguous.
+	spacing = 5 * time.Millisecond
+	small   = 16
 	// hold is how long messages wait for a free slot before they go back to the outbox, for others or for later: nothing
 	// stays unacked while handlers run.
 	hold = 5 * time.Second

@@ -14,7 +14,8 @@ import (
 	"github.com/writhq/writ/internal/store"
 )
 
-// finisher writes outcomes down, batched while the previous batch is in flight (group commit, no linger timer).
+// finisher writes outcomes down, batched while the previous batch is in flight (group commit), and at most one small
+// batch each spacing: a transaction costs much more than the rows in it. The first one after a pause is written at once.
 type finisher struct {
 	p       *Pool
 	singles sync.WaitGroup // added to by run only
@@ -62,13 +63,22 @@ func (f *finisher) wake() {
 // run writes until close, or until ctx ends.
 func (f *finisher) run(ctx context.Context) {
 	defer f.singles.Wait()
+	var next time.Time // when a small batch may be written again
 	for {
 		f.mu.Lock()
 		batch, closed := f.queue, f.closed
+		wait := time.Until(next)
+		if early := len(batch) < small && wait > 0 && !closed; early && len(batch) > 0 {
+			f.mu.Unlock()
+			backoff.Sleep(ctx, wait) // the handlers' slots are free already
+			next = time.Time{}
+			continue
+		}
 		f.queue = nil
 		f.mu.Unlock()
 		switch {
 		case len(batch) > 0:
+			next = time.Now().Add(spacing)
 			f.writeBatch(ctx, batch)
 		case closed:
 			return

@@ -35,6 +35,7 @@ type Pool struct {
 	slots     *slots
 	finisher  *finisher
 	executors *executors
+	near      chan store.Hint // from the relay of this process
 	paused    atomic.Pointer[map[string]bool]
 
 	handlers context.Context // parent of every handler's context; outlives Run's
@@ -72,6 +73,7 @@ func New(pool *pgxpool.Pool, amqpURL string, mux *Mux, cfg Config) (*Pool, error
 	}
 	p.pulse.ttl = cfg.TTL
 	p.soon = make(chan struct{}, 1)
+	p.near = make(chan store.Hint, maxNear)
 	p.registry.held = map[claim]*attempt{}
 	p.paused.Store(&map[string]bool{})
 	p.finisher = newFinisher(p)

@@ -24,6 +24,13 @@ func (s *slots) free() int {
 	return max(0, min(s.total-s.busy, backlog*s.total-s.unsaid))
 }
 
+// leisure reports whether most slots are free.
+func (s *slots) leisure() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return 4*s.busy < s.total
+}
+
 func (s *slots) take(n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

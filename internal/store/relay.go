@@ -13,10 +13,11 @@ import (
 )
 
 // Outbox is the relay's side of the store, on one connection of its own that it does not close: the same session holds
-// the row locks, the sleeping lock and the LISTEN. Not safe for concurrent use.
+// the row locks, the seat and the sleeping lock. Not safe for concurrent use.
 type Outbox struct {
 	conn   *pgx.Conn
 	asleep bool // it has the sleeping lock
+	rising bool // and gives it back with the next look
 }
 
 // patience bounds each of the relay's statements: one that takes longer has nobody at its other end, and its connection
@@ -41,19 +42,17 @@ type Row struct {
 	Payload              []byte
 }
 
-// Bell is the channel on which creations ring a relay that is asleep.
-const Bell = "writ_outbox"
-
 // Take locks up to limit due rows, from the low-water mark up to a time, in a transaction that the caller ends with
 // [Taken.Finish] or [Taken.Release]. Rows that another relay has are skipped. No transaction is left open when it
-// returns no rows or an error. A sleeper wakes up with it.
+// returns no rows or an error. A sleeper that is to [Outbox.Rise] wakes up with it.
 func (o *Outbox) Take(ctx context.Context, from, until time.Time, limit int) (*Taken, error) {
 	var taken []Row
 	taking, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	b := &pgx.Batch{}
 	b.BeginTx(readCommitted)
-	if o.asleep { // awake before it looks, in the same round trip
+	waking := o.asleep && o.rising
+	if waking { // awake before it looks, in the same round trip
 		b.Queue(writsql.Statement("RelayWake"))
 	}
 	b.Queue(relayTransaction)
@@ -64,7 +63,9 @@ func (o *Outbox) Take(ctx context.Context, from, until time.Time, limit int) (*T
 	results := o.conn.SendBatch(taking, b)
 	tx := results.Tx()
 	err := results.Close()
-	o.asleep = o.asleep && err != nil
+	if waking && err == nil {
+		o.asleep = false
+	}
 	if err == nil && len(taken) > 0 {
 		return &Taken{Rows: taken, tx: tx}, nil
 	}
@@ -178,19 +179,21 @@ func (o *Outbox) Routes(ctx context.Context) (map[string]Route, error) {
 	return out, nil
 }
 
-// Listen subscribes the session to the bell.
-func (o *Outbox) Listen(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	_, err := o.conn.Exec(ctx, "LISTEN "+Bell)
-	return err
-}
-
 // Sleep takes the sleeping lock; false: a creation is in flight, and nobody will ring for it.
 func (o *Outbox) Sleep(ctx context.Context) (asleep bool, err error) {
+	if o.asleep {
+		return true, nil // taken twice it would have to be given back twice
+	}
 	o.asleep, err = o.ask(ctx, "RelaySleep")
+	o.rising = false
 	return o.asleep, err
 }
+
+// Asleep reports whether the relay has the sleeping lock.
+func (o *Outbox) Asleep() bool { return o.asleep }
+
+// Rise makes the next look give the sleeping lock back, if there is one.
+func (o *Outbox) Rise() { o.rising = true }
 
 // Wake gives the sleeping lock back, if there is one.
 func (o *Outbox) Wake(ctx context.Context) error {
@@ -202,15 +205,6 @@ func (o *Outbox) Wake(ctx context.Context) error {
 	_, err := o.conn.Exec(ctx, writsql.Statement("RelayWake"))
 	o.asleep = err != nil
 	return err
-}
-
-// Rung blocks until the bell rings (true) or ctx ends (false).
-func (o *Outbox) Rung(ctx context.Context) (bool, error) {
-	_, err := o.conn.WaitForNotification(ctx)
-	if err != nil && ctx.Err() != nil && !o.conn.IsClosed() {
-		return false, nil
-	}
-	return err == nil, err
 }
 
 // NoteDepths writes how many messages wait in each queue; -1: no such queue.

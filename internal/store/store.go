@@ -54,17 +54,17 @@ type share func(part func(context.Context, pgx.Tx) error) error
 func (s *Store) shared(ctx context.Context, do func(pgx.Tx, share) error) error {
 	entered := false
 	err := pgx.BeginTxFunc(ctx, s.pool, readCommitted, func(tx pgx.Tx) error {
-		var before [6]string
+		var before [7]string
 		b := &pgx.Batch{}
 		b.Queue(writsql.Statement("ApplicationSettings")).QueryRow(func(row pgx.Row) error {
-			return row.Scan(&before[0], &before[1], &before[2], &before[3], &before[4], &before[5])
+			return row.Scan(&before[0], &before[1], &before[2], &before[3], &before[4], &before[5], &before[6])
 		})
 		b.Queue(writsql.Statement("EngineTransaction"))
 		if err := tx.SendBatch(ctx, b).Close(); err != nil {
 			return err
 		}
 		return do(tx, func(part func(context.Context, pgx.Tx) error) error {
-			if _, err := tx.Exec(ctx, writsql.Statement("ApplicationShare"), before[0], before[1], before[2], before[3], before[4], before[5]); err != nil {
+			if _, err := tx.Exec(ctx, writsql.Statement("ApplicationShare"), before[0], before[1], before[2], before[3], before[4], before[5], before[6]); err != nil {
 				return err
 			}
 			entered = true

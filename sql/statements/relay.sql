@@ -27,6 +27,12 @@ SELECT name, queue, coalesce(run_ms, 0) FROM writ.kinds;
 -- Whether anything is due, without taking it: what an idle relay asks.
 SELECT EXISTS (SELECT FROM writ.outbox WHERE due_at <= now()) AND (SELECT writ.is_open());
 
+-- name: RelayGlance
+-- What is due, for workers of the relay's own process: without a lock, a transaction or a promise.
+SELECT oid, due_at, intent_id, epoch, kind, op FROM writ.outbox
+WHERE due_at >= greatest($1::timestamptz, now() - interval '1 s') AND due_at <= now() AND op = 'run'
+ORDER BY due_at, oid LIMIT $2::int;
+
 -- name: RelayRevive
 -- Kinds that have just been declared: their refused hints need not wait any longer.
 UPDATE writ.outbox SET failures = 0, last_error = NULL, due_at = now() WHERE kind = ANY ($1::text[]) AND failures > 0;

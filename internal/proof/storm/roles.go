@@ -20,6 +20,7 @@ import (
 	"github.com/writhq/writ/dispatch"
 	"github.com/writhq/writ/internal/proof"
 	"github.com/writhq/writ/internal/proof/ledger"
+	"github.com/writhq/writ/internal/store"
 	"github.com/writhq/writ/reconciler"
 	"github.com/writhq/writ/workers"
 )
@@ -120,8 +121,22 @@ func (c *child) work(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// A relay in the same process, as an application has it: its hints come to the worker directly, too.
+	r, err := c.relay(pool, w.Offer)
+	if err != nil {
+		return err
+	}
 	c.hello(w.ID().String())
-	return w.Run(ctx)
+	relaying, stop := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- r.Run(relaying) }()
+	err = w.Run(ctx)
+	stop()
+	return errors.Join(err, <-ended)
+}
+
+func (c *child) relay(pool *pgxpool.Pool, near func(store.Hint) bool) (*dispatch.Relay, error) {
+	return dispatch.New(pool, c.getenv(envAMQP), dispatch.Config{Log: c.log, ConfirmTimeout: 2 * time.Second, Near: near})
 }
 
 func (c *child) engine(ctx context.Context, role Role) error {
@@ -132,7 +147,7 @@ func (c *child) engine(ctx context.Context, role Role) error {
 	defer pool.Close()
 	c.hello("ready")
 	if role == relay {
-		r, err := dispatch.New(pool, c.getenv(envAMQP), dispatch.Config{Log: c.log, ConfirmTimeout: 2 * time.Second})
+		r, err := c.relay(pool, nil)
 		if err != nil {
 			return err
 		}

@@ -1,0 +1,149 @@
+package dispatch_test
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/writhq/writ/dispatch"
+	"github.com/writhq/writ/intent"
+	"github.com/writhq/writ/internal/store"
+	"github.com/writhq/writ/internal/testkit"
+)
+
+// neighbour is a worker of the relay's process.
+type neighbour struct {
+	mu      sync.Mutex
+	offered map[intent.ID]store.Hint
+	take    bool
+}
+
+func (n *neighbour) offer(h store.Hint) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.offered == nil {
+		n.offered = map[intent.ID]store.Hint{}
+	}
+	n.offered[h.ID] = h
+	return n.take
+}
+
+func (n *neighbour) got(id intent.ID) store.Hint {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.offered[id]
+}
+
+func (n *neighbour) count() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return len(n.offered)
+}
+
+// nearby runs a relay that looks by itself so seldom that only the bell explains what is published soon.
+func (b *bench) nearby(n *neighbour) {
+	b.t.Helper()
+	b.declare()
+	r, err := dispatch.New(b.db.Pool, testkit.AMQPURL(b.t), dispatch.Config{Log: testkit.Log(b.t), Poll: time.Minute, Near: n.offer})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- r.Run(ctx) }()
+	b.t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			b.t.Errorf("Run: %v", err)
+		}
+	})
+	testkit.Until(b.t, 20*time.Second, "the relay sleeps", func() (bool, string) {
+		asleep := testkit.Value[bool](b.t, b.db, "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = 1 AND mode = 'ExclusiveLock' AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))")
+		return asleep, "not yet"
+	})
+}
+
+func (b *bench) createAlone() intent.ID {
+	b.t.Helper()
+	created, err := ping.CreateAlone(context.Background(), b.db.Pool, args{}, intent.Opts{})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return created.ID
+}
+
+// TestNear_ring: a creation rings with its hint, which is offered to the workers of the relay's process, and goes over the
+// broker all the same, whether one of them takes it or not.
+func TestNear_ring(t *testing.T) {
+	t.Parallel()
+	for _, take := range []bool{true, false} {
+		t.Run(fmt.Sprintf("taken=%t", take), func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			n := &neighbour{take: take}
+			b.nearby(n)
+			for want := 1; want <= 3; want++ {
+				id := b.createAlone()
+				testkit.Until(t, 20*time.Second, "the hint is offered", func() (bool, string) { return n.count() == want, fmt.Sprint(n.count()) })
+				if got := n.got(id); got != (store.Hint{ID: id, Kind: ping.Name, Op: "run"}) {
+					t.Errorf("offered %+v", got)
+				}
+				b.awaitMessages(want, 20*time.Second)
+			}
+			if got := b.hinted(); len(got) != 3 {
+				t.Errorf("hints in the queue: %v", got)
+			}
+		})
+	}
+}
+
+// TestNear_glance: when too many come for each to ring, and hints do not come with the ring, as from SQL written by hand,
+// they are seen in the outbox. All go over the broker once.
+func TestNear_glance(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	n := &neighbour{take: true}
+	b.nearby(n)
+	created := 0
+	testkit.Until(t, 30*time.Second, "hints are offered that did not come with a ring", func() (bool, string) {
+		for range 20 {
+			b.db.Run(t, "INSERT INTO writ.intents (kind) VALUES ($1)", ping.Name)
+			created++
+		}
+		return n.count() >= 20, fmt.Sprint(n.count())
+	})
+	hinted := map[intent.ID]int{}
+	testkit.Until(t, 20*time.Second, "all are published", func() (bool, string) {
+		for id, times := range b.hinted() {
+			hinted[id] += times
+		}
+		return len(hinted) == created, fmt.Sprintf("%d of %d", len(hinted), created)
+	})
+	for id, times := range hinted {
+		if times != 1 {
+			t.Errorf("%s was published %d times", id, times)
+		}
+	}
+}
+
+// TestBell_lost: the connection that listens is ended by the server. The relay notices, and is rung again.
+func TestBell_lost(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	n := &neighbour{take: true}
+	b.nearby(n)
+	ended := testkit.Value[int](t, b.db, `SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+		WHERE datname = current_database() AND query LIKE 'LISTEN%'`)
+	if ended != 1 {
+		t.Fatalf("%d connections listened", ended)
+	}
+	created := 0
+	testkit.Until(t, 20*time.Second, "a hint is offered again", func() (bool, string) {
+		b.createAlone()
+		created++
+		return n.count() > 0, "none yet"
+	})
+	b.awaitMessages(created, 20*time.Second)
+}

@@ -1,0 +1,68 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	writsql "github.com/writhq/writ/sql"
+)
+
+// Bell is the channel on which creations ring a relay that is asleep.
+const Bell = "writ_outbox"
+
+// Listener hears the bell, on a connection of its own that it does not close. Not safe for concurrent use.
+type Listener struct{ conn *pgx.Conn }
+
+// Listen subscribes conn to the bell.
+func Listen(ctx context.Context, conn *pgx.Conn) (*Listener, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	_, err := conn.Exec(ctx, "LISTEN "+Bell)
+	return &Listener{conn}, err
+}
+
+// Rung blocks until the bell rings, and returns the hint that came with it: a creation of one intent says which. The
+// zero hint: it did not say. The error is the connection's, or what ended ctx; the connection is closed then.
+func (l *Listener) Rung(ctx context.Context) (Hint, error) {
+	n, err := l.conn.WaitForNotification(ctx)
+	if err != nil {
+		return Hint{}, err
+	}
+	text, kind, _ := strings.Cut(n.Payload, " ")
+	id, err := uuid.Parse(text)
+	if err != nil || kind == "" {
+		return Hint{}, nil // whoever rings without a word, or with a strange one, wakes the relay all the same
+	}
+	return Hint{ID: id, Kind: kind, Op: "run"}, nil
+}
+
+// Seen is a hint in the outbox that nobody took by seeing it.
+type Seen struct {
+	OID   int64
+	DueAt time.Time
+	Hint
+}
+
+// Glance reads up to limit hints to run that are due, from a time on, or of the last second if that is later.
+func Glance(ctx context.Context, pool *pgxpool.Pool, from time.Time, limit int) ([]Seen, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	rows, err := pool.Query(ctx, writsql.Statement("RelayGlance"), from, limit)
+	if err != nil {
+		return nil, fmt.Errorf("glance at the outbox: %w", Explain(err))
+	}
+	seen, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (s Seen, err error) {
+		err = row.Scan(&s.OID, &s.DueAt, (*uuidTarget)(&s.ID), &s.Epoch, &s.Kind, &s.Op)
+		return s, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("glance at the outbox: %w", Explain(err))
+	}
+	return seen, nil
+}
