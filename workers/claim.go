@@ -80,7 +80,7 @@ func (c *claimer) run(ctx context.Context) {
 // awaitSlot waits until a slot is free. Messages that waited too long meanwhile go back to the outbox, for other workers
 // or for later; false: ctx ended.
 func (c *claimer) awaitSlot(ctx context.Context, full *time.Timer) bool {
-	poll := time.NewTimer(c.cfg.Heartbeat / 4) // the pulse has no bell of its own
+	poll := time.NewTimer(c.cfg.Heartbeat / 4)
 	defer poll.Stop()
 	select {
 	case <-ctx.Done():

@@ -94,6 +94,9 @@ func (p *Pool) sendBeat(ctx context.Context, conn *pgx.Conn) (*pgx.Conn, error) 
 	if err != nil {
 		return conn, err
 	}
+	if dead := !p.pulse.alive(); dead {
+		defer p.slots.loosen() // whoever waits for a slot waits for life, too
+	}
 	p.pulse.confirm(sent)
 	for name, kind := range p.mux.kinds {
 		if mean, ok := kind.run.news(); ok {

@@ -49,6 +49,11 @@ func (s *slots) change(busy, unsaid int) {
 	s.busy += busy
 	s.unsaid += unsaid
 	s.mu.Unlock()
+	s.loosen()
+}
+
+// loosen has whoever waits for a slot look again.
+func (s *slots) loosen() {
 	select {
 	case s.loosened <- struct{}{}:
 	default:
