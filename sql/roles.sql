@@ -63,19 +63,22 @@ BEGIN
     GRANT SELECT, INSERT, UPDATE, DELETE ON writ.workers TO writ_worker;
     GRANT SELECT, INSERT, UPDATE ON writ.kinds TO writ_worker;
     GRANT SELECT ON writ.settings, writ.outbox TO writ_worker;
-    GRANT SELECT, INSERT ON writ.log TO writ_worker;
+    GRANT SELECT, INSERT (intent_id, epoch, event, actor, worker_id, why, evidence) ON writ.log TO writ_worker;
 
     GRANT SELECT, INSERT, UPDATE, DELETE ON writ.outbox, writ.relay, writ.leader TO writ_relay;
     GRANT SELECT ON writ.kinds, writ.settings TO writ_relay;
     GRANT SELECT, UPDATE, DELETE ON writ.workers, writ.intents TO writ_relay;
-    GRANT SELECT, INSERT, DELETE ON writ.log TO writ_relay;
+    GRANT SELECT, INSERT (intent_id, epoch, event, actor, worker_id, why, evidence), DELETE ON writ.log TO writ_relay;
     GRANT SELECT, DELETE ON writ.keys TO writ_relay;
     GRANT EXECUTE ON FUNCTION writ.is_open(), writ.fingerprint() TO writ_worker, writ_relay, writ_viewer, writ_operator;
 
     GRANT SELECT ON ALL TABLES IN SCHEMA writ TO writ_viewer, writ_operator;
-    GRANT EXECUTE ON FUNCTION writ.why(uuid), writ.span(interval), writ.retry_danger(writ.intents), writ.ways_out(text, boolean)
+    GRANT EXECUTE ON FUNCTION writ.why(uuid), writ.span(interval), writ.retry_danger(writ.intents), writ.ways_out(text, boolean), writ.fingerprint(text)
         TO writ_viewer, writ_operator;
     GRANT EXECUTE ON FUNCTION writ.happened(uuid, text, int, text, text, jsonb), writ.give_up(uuid, text, int, text, text, jsonb),
         writ.cancel(uuid, text, int, text, text, jsonb),
-        writ.retry(uuid, text, int, text, text, jsonb, text, jsonb, boolean), writ.adopt(text, text) TO writ_operator;
+        writ.retry(uuid, text, int, text, text, jsonb, text, jsonb, boolean), writ.adopt(text, text),
+        writ.note(uuid, text, text),
+        writ.bulk_plan(text, uuid[], text[], int[], text, text, jsonb, text, boolean, jsonb), writ.bulk_start(uuid, text, double precision),
+        writ.bulk_step(uuid, int), writ.bulk_abort(uuid, text, text) TO writ_operator;
 END $$;

@@ -28,8 +28,9 @@ BEGIN
     END IF;
     -- IS DISTINCT: a null is nobody's view of the row, and must not pass for one.
     IF i.state IS DISTINCT FROM seen_state OR i.epoch IS DISTINCT FROM seen_epoch THEN
-        RAISE EXCEPTION 'writ: intent % has moved: you saw % at epoch %, it is % at epoch %',
-            decide.id, seen_state, seen_epoch, i.state, i.epoch
+        RAISE EXCEPTION 'writ: intent % has moved: you saw % at epoch %, it is % at epoch %; last: %',
+            decide.id, seen_state, seen_epoch, i.state, i.epoch, coalesce((SELECT format('%s by %s (%s)', l.event, l.actor, l.why)
+                FROM writ.log l WHERE l.intent_id = decide.id AND l.event = i.event ORDER BY l.id DESC LIMIT 1), i.event, 'requested')
             USING ERRCODE = 'WR001', DETAIL = jsonb_build_object('state', i.state, 'epoch', i.epoch, 'event', i.event,
                 'flagged', i.flagged_at IS NOT NULL, 'error', i.error)::text,
             HINT = 'Look again (writ why), then decide.';
