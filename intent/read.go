@@ -70,17 +70,20 @@ func Get(ctx context.Context, db DB, id ID) (Intent, error) {
 	return out, nil
 }
 
-// Why says in one line why an intent is not done yet, or how it ended. Errors: ErrNotFound, ErrNoSchema, or the
-// database's.
+// Why says in one line why an intent is not done yet, or how it ended. Errors: ErrNotFound, with what is known of the id;
+// ErrNoSchema, or the database's.
 func Why(ctx context.Context, db DB, id ID) (string, error) {
 	line, err := store.Why(ctx, db, id)
 	if err != nil {
 		return "", fmt.Errorf("why: %w", err)
 	}
-	if line == "" {
-		return "", &refusal{ErrNotFound, fmt.Sprintf("writ: there is no intent %s", id)}
+	if line != "" {
+		return line, nil
 	}
-	return line, nil
+	if line, err = store.WhyMissing(ctx, db, id); err != nil {
+		return "", fmt.Errorf("why: %w", err)
+	}
+	return "", &refusal{ErrNotFound, "writ: " + line}
 }
 
 // Entry is one line of an intent's timeline.
@@ -91,6 +94,7 @@ type Entry struct {
 	Epoch    int32           `json:"epoch"`
 	Why      string          `json:"why,omitempty"`
 	Evidence json.RawMessage `json:"evidence,omitempty"`
+	DBUser   string          `json:"db_user,omitempty"` // of what stands in the log: who was logged in
 }
 
 // Timeline returns all that is recorded of an intent, in order. Errors: ErrNotFound, ErrNoSchema, or the database's.

@@ -137,7 +137,7 @@ BEGIN
     END IF;
     INSERT INTO writ.log (intent_id, epoch, event, actor, worker_id, why, evidence)
     VALUES (OLD.id, OLD.epoch, verb, actor, OLD.worker_id, why,
-        coalesce(evidence, '{}') || jsonb_build_object('from', OLD.state, 'to', NEW.state, 'flag', OLD.flag_reason, 'error', OLD.error));
+        coalesce(evidence, '{}') || jsonb_build_object('from', OLD.state, 'to', NEW.state, 'flag', OLD.flag_reason, 'error', OLD.error, 'started_at', OLD.started_at));
     RETURN NEW;
 END $$;
 

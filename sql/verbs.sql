@@ -75,3 +75,11 @@ CREATE OR REPLACE FUNCTION writ.cancel(id uuid, seen_state text, seen_epoch int,
 RETURNS writ.intents LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT * FROM writ.decide(id, 'cancelled', seen_state, seen_epoch, actor, why, evidence)
 $$;
+
+-- Whether an intent was requested with these args: as they are, or as they were before a person changed them. A creator who asks
+-- again under the same id or key after that is no stranger.
+CREATE OR REPLACE FUNCTION writ.same_args(i writ.intents, args jsonb) RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT i.args = same_args.args OR (i.generation > 0 AND EXISTS (
+        SELECT FROM writ.log l WHERE l.intent_id = i.id AND l.event = 'retry' AND l.evidence -> 'old_args' = same_args.args))
+$$;

@@ -155,7 +155,7 @@ var volatile = []struct {
 	{regexp.MustCompile(`…[0-9a-f]{8}\b`), "…<end>"},
 	{regexp.MustCompile(`writ_(test|empty)_[0-9a-f]{32}`), "<database>"},
 	{regexp.MustCompile(`<database> on \S+`), "<database> on <host>"},
-	{regexp.MustCompile(`(?m)^(why +|  "why": |error: ).*`), "$1<why>"}, // the words are sql/status.sql's
+	{regexp.MustCompile(`(?m)^(why +|  "why": |error: ).*`), "$1<why>"}, // the words are sql/why.sql's
 	{regexp.MustCompile(`(?m) {2,}`), "  "},
 }
 

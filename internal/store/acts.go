@@ -136,3 +136,21 @@ func many[T any](to pgx.RowToFunc[T]) func(pgx.Rows, error) ([]T, error) {
 		return out, Explain(err)
 	}
 }
+
+// KnownKinds lists the kinds that are declared, or have rows among the newest.
+func KnownKinds(ctx context.Context, q Querier) ([]string, error) {
+	return many(pgx.RowTo[string])(q.Query(ctx, writsql.Statement("KnownKinds")))
+}
+
+// SyncedKind is the typed view of a kind and what became of it.
+type SyncedKind struct{ View, Did string }
+
+// SyncKind makes the typed view of a kind, or brings it up to date.
+func SyncKind(ctx context.Context, q Querier, kind string) (SyncedKind, error) {
+	rows, err := q.Query(ctx, writsql.Statement("SyncKind"), kind)
+	if err != nil {
+		return SyncedKind{}, Explain(err)
+	}
+	out, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[SyncedKind])
+	return out, Explain(err)
+}

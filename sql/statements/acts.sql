@@ -50,3 +50,13 @@ WHERE actor NOT IN ('worker', 'reconciler', 'probe', 'application', 'relay')
   AND ($1::timestamptz IS NULL OR at >= $1::timestamptz) AND ($2::timestamptz IS NULL OR at < $2::timestamptz)
   AND ($3::text[] IS NULL OR actor = ANY ($3::text[])) AND ($4::uuid IS NULL OR intent_id = $4::uuid)
 ORDER BY at, id;
+
+-- name: KnownKinds
+SELECT writ.known_kinds();
+
+-- name: SyncKind
+SELECT view, did FROM writ.sync_kind($1::text);
+
+-- name: DeclareSchema
+-- What a worker's code says of the arguments of a kind.
+UPDATE writ.kinds SET schema = $2::jsonb WHERE name = $1 AND schema IS DISTINCT FROM $2::jsonb;
