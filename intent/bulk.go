@@ -154,7 +154,7 @@ func jsonText(raw json.RawMessage) *string {
 // BulkRun says how a planned bulk is carried out.
 type BulkRun struct {
 	Actor string  // who begins it, or goes on; required. The verdicts name the planner
-	Rate  float64 // rows a second, over all processes that carry it out; 0: no limit
+	Rate  float64 // rows a second, over all processes that carry it out; 0: as it was set before, at first no limit
 	Limit int     // stop after so many rows; what is left can be gone on with. 0: none. 1 makes a canary
 
 	// Progress is called after each step, by the caller's goroutine. May be nil.

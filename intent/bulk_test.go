@@ -257,7 +257,7 @@ func TestRunBulk_killedInTheMiddle(t *testing.T) {
 	var both sync.WaitGroup
 	for range 2 {
 		both.Go(func() {
-			if _, err := intent.RunBulk(ctx, db, bulk, intent.BulkRun{Actor: "bob"}); err != nil {
+			if _, err := intent.RunBulk(ctx, db, bulk, intent.BulkRun{Actor: "bob", Rate: 10_000}); err != nil {
 				t.Error(err)
 			}
 		})
@@ -313,9 +313,15 @@ func TestRunBulk_limitAndRate(t *testing.T) {
 	}
 	began := time.Now()
 	var both sync.WaitGroup
-	for range 2 {
+	for _, rate := range []float64{60, 0} { // who gives none keeps to that of the other
 		both.Go(func() {
-			if _, err := intent.RunBulk(ctx, db, bulk, intent.BulkRun{Actor: "ann", Rate: 60}); err != nil {
+			if rate == 0 {
+				testkit.Until(t, 10*time.Second, "the rate is set", func() (bool, string) {
+					b, err := intent.GetBulk(ctx, db, bulk)
+					return err == nil && b.Rate != nil, fmt.Sprint(b, err)
+				})
+			}
+			if _, err := intent.RunBulk(ctx, db, bulk, intent.BulkRun{Actor: "ann", Rate: rate}); err != nil {
 				t.Error(err)
 			}
 		})

@@ -51,7 +51,8 @@ BEGIN
     RETURN b;
 END $$;
 
--- Begins, or goes on. rate: rows a second over all who carry it out; null: no limit. What a person began another may go on with.
+-- Begins, or goes on. rate: rows a second over all who carry it out; null: as it was, at first no limit. What a person began another
+-- may go on with.
 CREATE OR REPLACE FUNCTION writ.bulk_start(id uuid, actor text, rate double precision DEFAULT NULL) RETURNS writ.bulks
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -66,7 +67,8 @@ BEGIN
         INSERT INTO writ.log (intent_id, epoch, event, actor, why, evidence)
         VALUES ('00000000-0000-0000-0000-000000000000', 0, 'bulk-run', btrim(bulk_start.actor), b.why,
             jsonb_build_object('bulk', b.id, 'verb', b.verb, 'planned_by', b.actor, 'total', b.total, 'done', b.done, 'refused', b.refused, 'filter', b.filter));
-        UPDATE writ.bulks t SET started_at = coalesce(t.started_at, clock_timestamp()), rate = bulk_start.rate, next_at = NULL
+        UPDATE writ.bulks t SET started_at = coalesce(t.started_at, clock_timestamp()), rate = coalesce(bulk_start.rate, t.rate),
+            next_at = CASE WHEN bulk_start.rate IS NULL THEN t.next_at END
         WHERE t.id = b.id RETURNING t.* INTO b;
     END IF;
     RETURN b;

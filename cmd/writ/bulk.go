@@ -160,7 +160,7 @@ func (a *app) bulkRunCommand() *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.actor, "actor", "", "who carries it out; recorded (default: the OS user and host)")
-	flags.Float64Var(&f.rate, "rate", 0, "rows a second (default: as fast as the database takes them)")
+	flags.Float64Var(&f.rate, "rate", 0, "rows a second, for all who run it (default: as it was set before; at first no limit)")
 	flags.IntVar(&f.limit, "limit", 0, "stop after so many rows; 1 makes a canary (default: none)")
 	flags.BoolVar(&f.yes, "yes", false, fmt.Sprintf("do not ask; required off a terminal above %d rows", unasked))
 	return cmd

@@ -3,8 +3,11 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"os"
+	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/writhq/writ/internal/testkit"
 )
@@ -104,6 +107,47 @@ func TestBulk_asksAboveAHundred(t *testing.T) {
 	s.writ("bulk", "run", bulk).want(t, exitOK) // a hundred are left
 	if n := testkit.Value[int](t, s.db, "SELECT count(*) FROM writ.intents WHERE state = 'cancelled'"); n != 101 {
 		t.Errorf("%d are cancelled; want 101", n)
+	}
+}
+
+// A terminal that dies in the middle leaves nothing half done; another goes on, or ends it.
+func TestBulk_killed(t *testing.T) {
+	t.Parallel()
+	s := newSetup(t)
+	s.db.Run(t, "INSERT INTO writ.intents (kind) SELECT $1 FROM generate_series(1, 500)", kindName)
+	bulk := s.planned("cancel", "--kind", kindName)
+	count := func(sql string) int { return testkit.Value[int](t, s.db, "SELECT count(*) FROM writ."+sql) }
+	for round, rate := range []string{"200", "100"} {
+		terminal := exec.Command(os.Args[0], "--database", s.db.URL, "bulk", "run", bulk, "--rate", rate, "--yes")
+		terminal.Env = append(os.Environ(), asProgram+"=1")
+		if err := terminal.Start(); err != nil {
+			t.Fatal(err)
+		}
+		testkit.Until(t, 30*time.Second, "it has decided some", func() (bool, string) {
+			n := count("bulk_rows WHERE result = 'done'")
+			return n >= 80*(round+1), fmt.Sprint(n)
+		})
+		if err := terminal.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		_ = terminal.Wait() // it was killed
+		testkit.Until(t, 30*time.Second, "its session has ended", func() (bool, string) {
+			left := testkit.Value[int](t, s.db, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'writ'")
+			return left == 0, fmt.Sprint(left)
+		})
+		done, cancelled, logged := count("bulk_rows WHERE result = 'done'"), count("intents WHERE state = 'cancelled'"), count("log WHERE event = 'cancel'")
+		hints := count("outbox")
+		if done != cancelled || done != logged || hints != 500-done || done >= 500 {
+			t.Fatalf("%d results, %d cancelled, %d in the log, %d hints; want the same, and hints for the rest", done, cancelled, logged, hints)
+		}
+	}
+	s.writ("bulk", "abort", bulk, "--why", "that is enough of them", "--actor", "eve").want(t, exitOK)
+	before := count("log WHERE event = 'cancel'")
+	s.writ("bulk", "run", bulk, "--yes").want(t, exitNotAllowed, "aborted by eve")
+	rest := s.planned("cancel", "--kind", kindName)
+	s.writ("bulk", "run", rest, "--yes").want(t, exitOK)
+	if n := count("log WHERE event = 'cancel'"); n != 500 || before >= 500 {
+		t.Errorf("%d were cancelled after %d before the abort; want 500, each once", n, before)
 	}
 }
 

@@ -25,7 +25,14 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" { // a test runs the program as a process of its own, to kill it
+		os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+	}
+	goleak.VerifyTestMain(m)
+}
+
+const asProgram = "WRIT_TEST_AS_PROGRAM"
 
 const (
 	kindName = "shop.order.charge"
