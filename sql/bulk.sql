@@ -77,7 +77,9 @@ END $$;
 -- Decides up to most rows and returns the bulk as it is then. While the rate allows none, nothing is done: next_at says until
 -- when. Locks of others are waited for a second; such a row comes again later, and is refused after 20 times.
 CREATE OR REPLACE FUNCTION writ.bulk_step(id uuid, most int) RETURNS writ.bulks
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s'
+-- The next rows are read along the index of those without a result, whatever is known of a table that was just filled.
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off AS $$
 DECLARE
     b writ.bulks := writ.bulk_lock(id);
     r record;
@@ -85,7 +87,6 @@ DECLARE
     refusal text;   -- its SQLSTATE, words and detail
     words text;
     changed text;
-    waits text := current_setting('lock_timeout');
     target text := CASE b.verb WHEN 'happened' THEN 'sent' WHEN 'retry' THEN 'pending' WHEN 'give-up' THEN 'error' ELSE 'cancelled' END;
     evidence jsonb := CASE WHEN b.evidence IS NULL THEN '{}' WHEN jsonb_typeof(b.evidence) = 'object' THEN b.evidence
         ELSE jsonb_build_object('evidence', b.evidence) END || jsonb_build_object('bulk', b.id);
@@ -95,7 +96,6 @@ BEGIN
     ELSIF b.ended_at IS NOT NULL OR b.aborted_at IS NOT NULL OR b.next_at > clock_timestamp() THEN
         RETURN b;
     END IF;
-    PERFORM set_config('lock_timeout', '1s', true);
     FOR r IN SELECT t.* FROM writ.bulk_rows t WHERE t.bulk_id = b.id AND t.at IS NULL ORDER BY t.tries, t.n
              LIMIT least(most, 50, ceil(b.rate / 5)::int) LOOP
         refusal := NULL;
@@ -121,7 +121,6 @@ BEGIN
         b.done := b.done + (refusal IS NULL)::int;
         b.refused := b.refused + (refusal IS NOT NULL)::int;
     END LOOP;
-    PERFORM set_config('lock_timeout', waits, true);
     UPDATE writ.bulks t SET done = b.done, refused = b.refused, stepped_at = clock_timestamp(),
         next_at = greatest(t.next_at, clock_timestamp()) + taken / t.rate * interval '1 s',
         ended_at = CASE WHEN b.done + b.refused = t.total THEN clock_timestamp() END
