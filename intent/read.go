@@ -4,8 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -72,100 +70,20 @@ func Get(ctx context.Context, db DB, id ID) (Intent, error) {
 	return out, nil
 }
 
-// Filter chooses intents for [List]. Zero fields choose all.
-type Filter struct {
-	Kind    string
-	Status  string // a derived word or a state
-	Subject string
-	TID     ID
-	Limit   int // default 50
-}
-
-// List returns intents, the newest first.
-func List(ctx context.Context, db DB, f Filter) ([]Intent, error) {
-	var where []string
-	var args []any
-	and := func(condition string, arg any) {
-		args = append(args, arg)
-		where = append(where, fmt.Sprintf(condition, len(args)))
-	}
-	if f.Kind != "" {
-		and("kind = $%d", f.Kind)
-	}
-	if f.Status != "" {
-		if !isStatus(f.Status) {
-			return nil, &InvalidError{Field: "status", Problem: fmt.Sprintf("%q is not one", f.Status), Fix: "one of " + strings.Join(Statuses(), ", ")}
-		}
-		and("$%[1]d IN (status, state)", f.Status)
-		// Implied by the word; said so that the small partial indexes serve.
-		switch f.Status {
-		case "ambiguous":
-			where = append(where, "flagged_at IS NOT NULL")
-		case "error":
-			where = append(where, "failed_at IS NOT NULL")
-		case "sent", "cancelled":
-			where = append(where, "finished_at IS NOT NULL")
-		default:
-			where = append(where, "finished_at IS NULL")
-		}
-	}
-	if f.Subject != "" {
-		and("subjects @> ARRAY[$%d::text]", f.Subject)
-	}
-	if f.TID != uuid.Nil {
-		// tid <> id is said so that the partial index serves; the root is found by its id.
-		and("(tid = $%[1]d AND tid <> id OR id = $%[1]d)", f.TID)
-	}
-	limit := f.Limit
-	if limit <= 0 {
-		limit = 50
-	}
-	query := "SELECT to_jsonb(s) FROM writ.status s"
-	if len(where) > 0 {
-		query += " WHERE " + strings.Join(where, " AND ")
-	}
-	query += fmt.Sprintf(" ORDER BY id DESC LIMIT %d", limit)
-	rows, err := db.Query(ctx, query, args...)
-	if err != nil {
-		return nil, fmt.Errorf("list: %w", store.Explain(err))
-	}
-	out, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (i Intent, err error) {
-		var raw json.RawMessage
-		if err := row.Scan(&raw); err != nil {
-			return i, err
-		}
-		return i, json.Unmarshal(raw, &i)
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list: %w", store.Explain(err))
-	}
-	return out, nil
-}
-
-// Statuses lists the words that [Filter.Status] takes.
-func Statuses() []string {
-	words := []string{"scheduled", "waiting", "ready", "running", "retrying", "ambiguous"}
-	for _, s := range fsm.States() {
-		words = append(words, string(s))
-	}
-	return words
-}
-
-func isStatus(word string) bool {
-	return slices.Contains(Statuses(), word)
-}
-
-// Why says in one line why an intent is not done yet, or how it ended. Errors: ErrNotFound, ErrNoSchema, or the
-// database's.
+// Why says in one line why an intent is not done yet, or how it ended. Errors: ErrNotFound, with what is known of the id;
+// ErrNoSchema, or the database's.
 func Why(ctx context.Context, db DB, id ID) (string, error) {
 	line, err := store.Why(ctx, db, id)
 	if err != nil {
 		return "", fmt.Errorf("why: %w", err)
 	}
-	if line == "" {
-		return "", &refusal{ErrNotFound, fmt.Sprintf("writ: there is no intent %s", id)}
+	if line != "" {
+		return line, nil
 	}
-	return line, nil
+	if line, err = store.WhyMissing(ctx, db, id); err != nil {
+		return "", fmt.Errorf("why: %w", err)
+	}
+	return "", &refusal{ErrNotFound, "writ: " + line}
 }
 
 // Entry is one line of an intent's timeline.
@@ -176,6 +94,7 @@ type Entry struct {
 	Epoch    int32           `json:"epoch"`
 	Why      string          `json:"why,omitempty"`
 	Evidence json.RawMessage `json:"evidence,omitempty"`
+	DBUser   string          `json:"db_user,omitempty"` // of what stands in the log: who was logged in
 }
 
 // Timeline returns all that is recorded of an intent, in order. Errors: ErrNotFound, ErrNoSchema, or the database's.

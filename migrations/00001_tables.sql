@@ -145,6 +145,51 @@ CREATE TABLE writ.log (
     evidence  jsonb
 );
 CREATE INDEX log_intent ON writ.log (intent_id, id);
+-- What people did, for the audit: few rows, however much the engine writes.
+CREATE INDEX log_acts   ON writ.log (at, id) WHERE actor NOT IN ('worker', 'reconciler', 'probe', 'application', 'relay');
+
+-- A decision on many intents at once: frozen when it is planned, then carried out step by step. See ../sql/bulk.sql.
+CREATE TABLE writ.bulks (
+    id          uuid             PRIMARY KEY,
+    verb        text             NOT NULL CHECK (verb IN ('happened', 'retry', 'give-up', 'cancel')),
+    actor       text             NOT NULL,
+    db_user     text             NOT NULL DEFAULT session_user,
+    why         text             NOT NULL,
+    evidence    jsonb,
+    override    text,
+    new_key     boolean          NOT NULL DEFAULT false,
+    filter      jsonb,                              -- what was asked for, for people; the rows are what counts
+    total       int              NOT NULL,
+    done        int              NOT NULL DEFAULT 0,
+    refused     int              NOT NULL DEFAULT 0,
+    rate        double precision CHECK (rate > 0),  -- rows a second, over all who carry it out; null: no limit
+    next_at     timestamptz,                        -- not before, by that rate
+    planned_at  timestamptz      NOT NULL DEFAULT clock_timestamp(),
+    started_at  timestamptz,
+    stepped_at  timestamptz,
+    ended_at    timestamptz,                        -- each row has its result
+    aborted_at  timestamptz,
+    aborted_by  text,
+    aborted_why text
+) WITH (fillfactor = 50);
+
+-- The frozen set: each row with the position that was seen, later with its result.
+CREATE TABLE writ.bulk_rows (
+    bulk_id   uuid  NOT NULL REFERENCES writ.bulks ON DELETE CASCADE,
+    n         int   NOT NULL,
+    intent_id uuid  NOT NULL,
+    state     text  NOT NULL,
+    epoch     int   NOT NULL,
+    tries     int   NOT NULL DEFAULT 0,             -- so often its row was locked by somebody
+    at        timestamptz,
+    result    text  CHECK (result IN ('done', 'refused')),
+    code      text,                                 -- of a refusal: SQLSTATE
+    message   text,
+    now_at    jsonb,                                -- of one that had moved: where it is now
+    PRIMARY KEY (bulk_id, n),
+    CONSTRAINT bulk_rows_result CHECK ((at IS NULL) = (result IS NULL))
+) WITH (fillfactor = 70);
+CREATE INDEX bulk_rows_open ON writ.bulk_rows (bulk_id, tries, n) WHERE at IS NULL;
 
 -- Creation keys: the second creation under a key gets the first one's intent.
 CREATE TABLE writ.keys (
@@ -191,5 +236,5 @@ CREATE TABLE writ.repeatable (
 );
 
 -- +goose Down
-DROP TABLE writ.repeatable, writ.leader, writ.relay, writ.settings, writ.keys, writ.log, writ.kinds, writ.workers, writ.outbox, writ.intents;
+DROP TABLE writ.bulk_rows, writ.bulks, writ.repeatable, writ.leader, writ.relay, writ.settings, writ.keys, writ.log, writ.kinds, writ.workers, writ.outbox, writ.intents;
 DROP DOMAIN writ.op, writ.gate, writ.headers, writ.moment, writ.labels;

@@ -302,7 +302,7 @@ func TestUp_asAnOrdinaryUser(t *testing.T) {
 			user := "writ_test_" + strings.ReplaceAll(uuid.NewString(), "-", "")
 			run(t, admin, "CREATE ROLE "+user+" LOGIN PASSWORD 'secret' "+attributes)
 			t.Cleanup(func() {
-				run(t, admin, "DROP OWNED BY "+user)
+				run(t, admin, "DROP OWNED BY "+user+" CASCADE")
 				run(t, admin, "DROP ROLE "+user)
 			})
 			run(t, admin, "GRANT ALL ON DATABASE "+config.Database+" TO "+user)

@@ -88,7 +88,7 @@ DECLARE
         WHEN OLD.state = 'error' OR (OLD.state = 'sending' AND OLD.flagged_at IS NOT NULL) THEN
             CASE NEW.state WHEN 'sent' THEN 'happened' WHEN 'pending' THEN 'retry'
                            WHEN 'error' THEN 'give-up' END END;
-    actor    text  := coalesce(nullif(current_setting('writ.actor', true), ''), session_user);
+    actor    text  := writ.hand();
     why      text  := coalesce(nullif(current_setting('writ.why', true), ''), 'written by hand');
     evidence jsonb := nullif(current_setting('writ.evidence', true), '')::jsonb;
     override text  := nullif(current_setting('writ.override', true), '');
@@ -145,7 +145,7 @@ BEGIN
     END IF;
     INSERT INTO writ.log (intent_id, epoch, event, actor, worker_id, why, evidence)
     VALUES (OLD.id, OLD.epoch, verb, actor, OLD.worker_id, why,
-        coalesce(evidence, '{}') || jsonb_build_object('from', OLD.state, 'to', NEW.state, 'flag', OLD.flag_reason, 'error', OLD.error));
+        coalesce(evidence, '{}') || jsonb_build_object('from', OLD.state, 'to', NEW.state, 'flag', OLD.flag_reason, 'error', OLD.error, 'started_at', OLD.started_at));
     RETURN NEW;
 END $$;
 
@@ -181,6 +181,11 @@ BEGIN
     INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op)
     VALUES (greatest(NEW.run_at, clock_timestamp()), NEW.kind, NEW.id, NEW.epoch, 'run');
     PERFORM writ.ring();
+    IF NEW.run_at <> OLD.run_at THEN
+        INSERT INTO writ.log (intent_id, epoch, event, actor, why, evidence)
+        VALUES (NEW.id, NEW.epoch, 'moved', writ.hand(), coalesce(nullif(current_setting('writ.why', true), ''), 'written by hand'),
+            jsonb_build_object('run_at', NEW.run_at, 'was', OLD.run_at));
+    END IF;
     RETURN NEW;
 END $$;
 
@@ -189,21 +194,6 @@ CREATE OR REPLACE TRIGGER intents_moved BEFORE UPDATE OF run_at, waiting_on ON w
           AND (NEW.run_at <> OLD.run_at OR OLD.waiting_on > 0))
     EXECUTE FUNCTION writ.intents_moved();
 
--- The log is append-only; rows go only together with their intent.
-CREATE OR REPLACE FUNCTION writ.log_guard() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-    IF TG_OP = 'DELETE' THEN
-        IF OLD.intent_id <> '00000000-0000-0000-0000-000000000000'
-           AND NOT EXISTS (SELECT FROM writ.intents WHERE id = OLD.intent_id) THEN
-            RETURN OLD;
-        END IF;
-    END IF;
-    RAISE EXCEPTION 'writ: the log is append-only' USING ERRCODE = 'WR003';
-END $$;
-
-CREATE OR REPLACE TRIGGER log_guard BEFORE UPDATE OR DELETE ON writ.log FOR EACH ROW EXECUTE FUNCTION writ.log_guard();
-
 CREATE OR REPLACE FUNCTION writ.refuse_truncate() RETURNS trigger
 LANGUAGE plpgsql AS $$
 BEGIN
@@ -211,4 +201,3 @@ BEGIN
         USING ERRCODE = 'WR003', HINT = 'writ migrate down removes everything, after asking.';
 END $$;
 CREATE OR REPLACE TRIGGER intents_truncate BEFORE TRUNCATE ON writ.intents EXECUTE FUNCTION writ.refuse_truncate();
-CREATE OR REPLACE TRIGGER log_truncate BEFORE TRUNCATE ON writ.log EXECUTE FUNCTION writ.refuse_truncate();

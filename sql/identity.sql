@@ -36,10 +36,14 @@ END $$;
 
 -- Who and why are required of everybody who overrules the engine.
 CREATE OR REPLACE FUNCTION writ.check_reason(actor text, why text) RETURNS void
-LANGUAGE plpgsql IMMUTABLE AS $$
+LANGUAGE plpgsql STABLE AS $$
 BEGIN
     IF coalesce(btrim(actor), '') = '' THEN
         RAISE EXCEPTION 'writ: who decides? actor is empty' USING ERRCODE = 'WR005';
+    END IF;
+    IF writ.is_engine(actor) THEN
+        RAISE EXCEPTION 'writ: actor % is a part of the engine, and its acts are not in the audit', actor
+            USING ERRCODE = 'WR005', HINT = 'Give the name of a person or a program.';
     END IF;
     IF length(btrim(coalesce(why, ''))) < 10 THEN
         RAISE EXCEPTION 'writ: why? the reason needs at least 10 characters, got %', length(btrim(coalesce(why, '')))

@@ -56,6 +56,7 @@ BEGIN
     GRANT SELECT, INSERT ON writ.keys TO writ_creator, writ_worker;
     GRANT SELECT ON writ.intents, writ.kinds TO writ_creator;
     GRANT EXECUTE ON FUNCTION writ.uuid_v7(), writ.is_kind_name(text), writ.ring() TO writ_creator, writ_worker, writ_relay;
+    GRANT EXECUTE ON FUNCTION writ.same_args(writ.intents, jsonb) TO writ_creator, writ_worker;
     -- The application may take back what it asked for.
     GRANT EXECUTE ON FUNCTION writ.cancel(uuid, text, int, text, text, jsonb) TO writ_creator, writ_worker;
 
@@ -63,19 +64,26 @@ BEGIN
     GRANT SELECT, INSERT, UPDATE, DELETE ON writ.workers TO writ_worker;
     GRANT SELECT, INSERT, UPDATE ON writ.kinds TO writ_worker;
     GRANT SELECT ON writ.settings, writ.outbox TO writ_worker;
-    GRANT SELECT, INSERT ON writ.log TO writ_worker;
+    GRANT SELECT, INSERT (intent_id, epoch, event, actor, worker_id, why, evidence) ON writ.log TO writ_worker;
 
     GRANT SELECT, INSERT, UPDATE, DELETE ON writ.outbox, writ.relay, writ.leader TO writ_relay;
     GRANT SELECT ON writ.kinds, writ.settings TO writ_relay;
     GRANT SELECT, UPDATE, DELETE ON writ.workers, writ.intents TO writ_relay;
-    GRANT SELECT, INSERT, DELETE ON writ.log TO writ_relay;
+    GRANT SELECT, INSERT (intent_id, epoch, event, actor, worker_id, why, evidence), DELETE ON writ.log TO writ_relay;
     GRANT SELECT, DELETE ON writ.keys TO writ_relay;
     GRANT EXECUTE ON FUNCTION writ.is_open(), writ.fingerprint() TO writ_worker, writ_relay, writ_viewer, writ_operator;
 
     GRANT SELECT ON ALL TABLES IN SCHEMA writ TO writ_viewer, writ_operator;
-    GRANT EXECUTE ON FUNCTION writ.why(uuid), writ.span(interval), writ.retry_danger(writ.intents), writ.ways_out(text, boolean)
+    GRANT EXECUTE ON FUNCTION writ.why(uuid), writ.span(interval), writ.retry_danger(writ.intents), writ.ways_out(text, boolean),
+        writ.why_missing(uuid), writ.why_pending(writ.intents), writ.why_ambiguous(writ.intents), writ.why_stopped(), writ.why_held(writ.intents), writ.why_requeued(writ.intents, text), writ.times(int),
+        writ.status_of(writ.intents), writ.fingerprint(text), writ.uuid_at(timestamptz),
+        writ.known_kinds(), writ.json_bigint(jsonb), writ.json_numeric(jsonb), writ.json_boolean(jsonb), writ.json_text(jsonb), writ.json_uuid(jsonb),
+        writ.json_timestamptz(jsonb)
         TO writ_viewer, writ_operator;
     GRANT EXECUTE ON FUNCTION writ.happened(uuid, text, int, text, text, jsonb), writ.give_up(uuid, text, int, text, text, jsonb),
         writ.cancel(uuid, text, int, text, text, jsonb),
-        writ.retry(uuid, text, int, text, text, jsonb, text, jsonb, boolean), writ.adopt(text, text) TO writ_operator;
+        writ.retry(uuid, text, int, text, text, jsonb, text, jsonb, boolean), writ.adopt(text, text),
+        writ.note(uuid, text, text), writ.sync_kind(text),
+        writ.bulk_plan(text, uuid[], text[], int[], text, text, jsonb, text, boolean, jsonb), writ.bulk_start(uuid, text, double precision),
+        writ.bulk_step(uuid, int), writ.bulk_abort(uuid, text, text) TO writ_operator;
 END $$;

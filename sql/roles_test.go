@@ -350,12 +350,12 @@ func TestRole_viewer(t *testing.T) {
 // look reads all that a viewer may read.
 func look(t *testing.T, pool *pgxpool.Pool, id uuid.UUID) {
 	t.Helper()
-	for _, position := range []string{"intents", "outbox", "workers", "kinds", "log", "keys", "settings", "relay", "leader", "status", "repeatable", "schema_version"} {
+	for _, position := range []string{"intents", "outbox", "workers", "kinds", "log", "keys", "settings", "relay", "leader", "bulks", "bulk_rows", "error_groups", "status", "repeatable", "schema_version"} {
 		_, err := pool.Exec(ctx, "SELECT * FROM writ."+position)
 		must(t, "read "+position, err)
 	}
-	for name, sql := range writsql.Queries() {
-		_, err := pool.Exec(ctx, sql)
+	for name := range writsql.Queries() {
+		_, err := pool.Exec(ctx, asked(name))
 		must(t, "query "+name, err)
 	}
 	_, err := intent.Get(ctx, pool, id)

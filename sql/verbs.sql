@@ -28,8 +28,9 @@ BEGIN
     END IF;
     -- IS DISTINCT: a null is nobody's view of the row, and must not pass for one.
     IF i.state IS DISTINCT FROM seen_state OR i.epoch IS DISTINCT FROM seen_epoch THEN
-        RAISE EXCEPTION 'writ: intent % has moved: you saw % at epoch %, it is % at epoch %',
-            decide.id, seen_state, seen_epoch, i.state, i.epoch
+        RAISE EXCEPTION 'writ: intent % has moved: you saw % at epoch %, it is % at epoch %; last: %',
+            decide.id, seen_state, seen_epoch, i.state, i.epoch, coalesce((SELECT format('%s by %s (%s)', l.event, l.actor, l.why)
+                FROM writ.log l WHERE l.intent_id = decide.id AND l.event = i.event ORDER BY l.id DESC LIMIT 1), i.event, 'requested')
             USING ERRCODE = 'WR001', DETAIL = jsonb_build_object('state', i.state, 'epoch', i.epoch, 'event', i.event,
                 'flagged', i.flagged_at IS NOT NULL, 'error', i.error)::text,
             HINT = 'Look again (writ why), then decide.';
@@ -73,4 +74,12 @@ $$;
 CREATE OR REPLACE FUNCTION writ.cancel(id uuid, seen_state text, seen_epoch int, actor text, why text, evidence jsonb DEFAULT NULL)
 RETURNS writ.intents LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT * FROM writ.decide(id, 'cancelled', seen_state, seen_epoch, actor, why, evidence)
+$$;
+
+-- Whether an intent was requested with these args: as they are, or as they were before a person changed them. A creator who asks
+-- again under the same id or key after that is no stranger.
+CREATE OR REPLACE FUNCTION writ.same_args(i writ.intents, args jsonb) RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT i.args = same_args.args OR (i.generation > 0 AND EXISTS (
+        SELECT FROM writ.log l WHERE l.intent_id = i.id AND l.event = 'retry' AND l.evidence -> 'old_args' = same_args.args))
 $$;

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 
 	"github.com/jackc/pgx/v5"
@@ -74,7 +75,7 @@ func Handle[T any](m *Mux, kind intent.Kind[T], h Handler[T]) {
 	if m.kinds[kind.Name] != nil {
 		m.faults = append(m.faults, fmt.Errorf("workers: kind %s is registered twice", kind.Name))
 	}
-	r := &registration{Settings: settings, class: Manual, effect: h.Effect}
+	r := &registration{Settings: settings, class: Manual, effect: h.Effect, schema: argsSchema(reflect.TypeFor[T]())}
 	switch {
 	case kind.Idempotent:
 		r.class = Idempotent
@@ -106,6 +107,7 @@ type registration struct {
 	intent.Settings
 	class   string
 	effect  EffectMode
+	schema  json.RawMessage // of the arguments; nil: not known
 	do      func(ctx context.Context, a *attempt) error
 	onError func(ctx context.Context, tx pgx.Tx, a *attempt, cause error) error
 	run     typical

@@ -196,7 +196,7 @@ func (p *Pool) declarations() []store.Declaration {
 			Name: name, Queue: k.Queue, Class: k.class, Timeout: k.Timeout, Settle: k.Settle, MaxAttempts: k.MaxAttempts,
 			BackoffMin: k.Backoff.Min, BackoffMax: k.Backoff.Max, BackoffFactor: k.Backoff.Factor,
 			KeepSent: keep(k.Retention.Sent), KeepErr: keep(k.Retention.Error), KeepCanc: keep(k.Retention.Cancelled),
-			MaxArgs: k.MaxArgs, ArgsVersion: k.ArgsVersion, Recovers: k.onError != nil,
+			MaxArgs: k.MaxArgs, ArgsVersion: k.ArgsVersion, Recovers: k.onError != nil, Schema: k.schema,
 		})
 	}
 	return out

@@ -21,6 +21,7 @@ const (
 	exitNotFound    = 3
 	exitNotAllowed  = 4
 	exitConflict    = 5
+	exitPartly      = 6
 	exitFindings    = 7
 	exitInterrupted = 130
 )

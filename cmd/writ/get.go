@@ -27,13 +27,41 @@ func (a *app) get(ctx context.Context, pool *pgxpool.Pool, id intent.ID) error {
 	if err != nil {
 		return err
 	}
+	notes, err := notesOf(ctx, pool, id)
+	if err != nil {
+		return err
+	}
 	if a.isJSON() {
 		return a.emit(struct {
 			intent.Intent
-			Why string `json:"why"`
-		}{i, why})
+			Why   string         `json:"why"`
+			Notes []intent.Entry `json:"notes"`
+		}{i, why, notes})
 	}
-	return a.columns(a.card(i, why, now(ctx, pool)))
+	return a.columns(append(a.card(i, why, now(ctx, pool)), noteLines(notes)...))
+}
+
+// notesOf are the notes that people left on an intent, in order.
+func notesOf(ctx context.Context, pool *pgxpool.Pool, id intent.ID) ([]intent.Entry, error) {
+	entries, err := intent.Timeline(ctx, pool, id)
+	if err != nil {
+		return nil, err
+	}
+	notes := []intent.Entry{}
+	for _, e := range entries {
+		if e.Event == "note" {
+			notes = append(notes, e)
+		}
+	}
+	return notes, nil
+}
+
+func noteLines(notes []intent.Entry) [][2]string {
+	var lines [][2]string
+	for _, n := range notes {
+		lines = append(lines, [2]string{"note", fmt.Sprintf("%s, %s: %s", clock(n.At), clean(n.Actor), clean(n.Why))})
+	}
+	return lines
 }
 
 // card is an intent as a list of labels and values, the most telling first.

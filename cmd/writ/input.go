@@ -66,19 +66,24 @@ func readFile(name string) ([]byte, error) {
 // parseAt reads --at: a time, or a span from the database's now.
 func parseAt(s string, now func() time.Time) (time.Time, error) {
 	if rest, relative := strings.CutPrefix(s, "+"); relative {
-		d, err := time.ParseDuration(rest)
-		if days, isDays := strings.CutSuffix(rest, "d"); isDays {
-			var n int
-			n, err = strconv.Atoi(days)
-			d = time.Duration(n) * 24 * time.Hour
-		}
-		if err == nil && d >= 0 && d < 100*365*24*time.Hour {
+		if d, ok := parseSpan(rest); ok {
 			return now().Add(d), nil
 		}
 	} else if t, err := time.Parse(time.RFC3339, s); err == nil {
 		return t, nil
 	}
 	return time.Time{}, usage("--at %s: give a time like 2026-03-01T08:00:00+01:00, or a span from now like +10m, +36h or +3d", clean(s))
+}
+
+// parseSpan reads a length of time: what Go reads, or days.
+func parseSpan(s string) (time.Duration, bool) {
+	d, err := time.ParseDuration(s)
+	if days, isDays := strings.CutSuffix(s, "d"); isDays {
+		var n int
+		n, err = strconv.Atoi(days)
+		d = time.Duration(n) * 24 * time.Hour
+	}
+	return d, err == nil && d >= 0 && d < 100*365*24*time.Hour
 }
 
 // reasonFlags are the flags of everything that overrules the engine.

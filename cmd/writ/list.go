@@ -12,42 +12,37 @@ import (
 )
 
 func (a *app) listCommand() *cobra.Command {
-	var f intent.Filter
-	var tid string
+	var f filterFlags
+	var limit int
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List intents, the newest first",
-		Example: `  writ list --status ambiguous
+		Example: `  writ list --status ambiguous --since 1h
   writ list --kind blog.comment.notify --subject customer:7 -o jsonl`,
 		Args: words(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if f.Limit < 1 || f.Limit > 100_000 {
-				return usage("--limit %d: give 1 to 100000", f.Limit)
+			if limit < 1 || limit > 100_000 {
+				return usage("--limit %d: give 1 to 100000", limit)
 			}
-			if tid != "" {
-				var err error
-				if f.TID, err = parseID(tid); err != nil {
-					return err
-				}
-			}
+			f.Limit = limit
 			return a.list(cmd.Context(), f)
 		},
 	}
-	flags := cmd.Flags()
-	flags.StringVar(&f.Kind, "kind", "", "only this kind")
-	flags.StringVar(&f.Status, "status", "", "only this status or state: "+strings.Join(intent.Statuses(), ", "))
-	flags.StringVar(&f.Subject, "subject", "", "only what is about this, like customer:7")
-	flags.StringVar(&tid, "tid", "", "only what one root caused, by its transaction id")
-	flags.IntVar(&f.Limit, "limit", 50, "at most so many")
+	f.add(cmd.Flags())
+	cmd.Flags().IntVar(&limit, "limit", 50, "at most so many")
 	return cmd
 }
 
-func (a *app) list(ctx context.Context, f intent.Filter) error {
+func (a *app) list(ctx context.Context, flags filterFlags) error {
 	pool, err := a.connect(ctx)
 	if err != nil {
 		return err
 	}
 	defer pool.Close()
+	f, err := flags.filter(func() time.Time { return now(ctx, pool) })
+	if err != nil {
+		return err
+	}
 	limit := f.Limit
 	f.Limit++ // one more tells whether there are more
 	found, err := intent.List(ctx, pool, f)

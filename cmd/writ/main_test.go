@@ -25,7 +25,14 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" { // a test runs the program as a process of its own, to kill it
+		os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+	}
+	goleak.VerifyTestMain(m)
+}
+
+const asProgram = "WRIT_TEST_AS_PROGRAM"
 
 const (
 	kindName = "shop.order.charge"
@@ -155,7 +162,7 @@ var volatile = []struct {
 	{regexp.MustCompile(`…[0-9a-f]{8}\b`), "…<end>"},
 	{regexp.MustCompile(`writ_(test|empty)_[0-9a-f]{32}`), "<database>"},
 	{regexp.MustCompile(`<database> on \S+`), "<database> on <host>"},
-	{regexp.MustCompile(`(?m)^(why +|  "why": |error: ).*`), "$1<why>"}, // the words are sql/status.sql's
+	{regexp.MustCompile(`(?m)^(why +|  "why": |error: ).*`), "$1<why>"}, // the words are sql/why.sql's
 	{regexp.MustCompile(`(?m) {2,}`), "  "},
 }
 

@@ -54,7 +54,7 @@ func (a *app) rootCommand() *cobra.Command {
 repeated on a guess, and never hide what nobody knows.
 
 Exit codes: 0 ok, 1 failure, 2 usage, 3 not found, 4 not allowed, 5 conflict (the row
-moved), 7 doctor found something, 130 interrupted.`,
+moved), 6 bulk partly done, 7 doctor found something, 130 interrupted.`,
 		Args:          cobra.ArbitraryArgs, // so that an unknown verb comes to us
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -85,12 +85,13 @@ moved), 7 doctor found something, 130 interrupted.`,
 			root.AddCommand(verb)
 		}
 	}
-	add("look", a.listCommand(), a.getCommand(), a.whyCommand(), a.timelineCommand(), a.doctorCommand())
+	add("look", a.listCommand(), a.getCommand(), a.whyCommand(), a.timelineCommand(), a.auditCommand(), a.doctorCommand())
 	add("act", a.createCommand())
 	for _, v := range verdicts {
 		add("act", a.verdictCommand(v))
 	}
-	add("run", a.runCommand(), a.reconcileCommand(), a.migrateCommand(), a.adoptCommand(), devCommand())
+	add("act", a.bulkCommand(), a.noteCommand())
+	add("run", a.runCommand(), a.reconcileCommand(), a.migrateCommand(), a.kindsCommand(), a.adoptCommand(), devCommand())
 	root.AddCommand(a.versionCommand())
 	return root
 }

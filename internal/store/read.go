@@ -84,6 +84,7 @@ type Entry struct {
 	Epoch    int32
 	Why      string
 	Evidence json.RawMessage
+	DBUser   string
 }
 
 // Timeline reads what happened to an intent, in order.
@@ -93,6 +94,11 @@ func Timeline(ctx context.Context, q Querier, id uuid.UUID) ([]Entry, error) {
 		return nil, fmt.Errorf("timeline: %w", Explain(err))
 	}
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[Entry])
+}
+
+// WhyMissing says what is known of an id that names no intent.
+func WhyMissing(ctx context.Context, q Querier, id uuid.UUID) (string, error) {
+	return one[string](q.Query(ctx, writsql.Statement("WhyMissing"), id))
 }
 
 // one returns the only row's value, or the zero value if there is none.

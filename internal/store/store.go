@@ -196,6 +196,7 @@ type Declaration struct {
 	KeepSent, KeepErr, KeepCanc *time.Duration // nil: for ever
 	MaxArgs, ArgsVersion        int
 	Recovers                    bool
+	Schema                      []byte // JSON Schema of the arguments; nil: not known
 }
 
 // Declare writes what the code says of its kinds; unchanged ones are left alone.
@@ -206,6 +207,9 @@ func (s *Store) Declare(ctx context.Context, kinds []Declaration) error {
 				k.BackoffMin, k.BackoffMax, k.BackoffFactor, k.KeepSent, k.KeepErr, k.KeepCanc, k.MaxArgs, k.ArgsVersion, k.Recovers)
 			if err != nil {
 				return fmt.Errorf("declare kind %s: %w", k.Name, Explain(err))
+			}
+			if _, err := tx.Exec(ctx, writsql.Statement("DeclareSchema"), k.Name, text(k.Schema)); err != nil {
+				return fmt.Errorf("declare the arguments of kind %s: %w", k.Name, Explain(err))
 			}
 		}
 		return nil

@@ -45,8 +45,8 @@ SELECT id::text, coalesce((SELECT rung FROM bell), '') FROM i;
 
 -- name: FindByID
 -- Whether an id that exists is the same request: a creation repeated after an unknown commit.
-SELECT i.id::text, i.kind = $2::text AND i.args = $3::jsonb FROM writ.intents i WHERE i.id = $1::uuid;
+SELECT i.id::text, i.kind = $2::text AND writ.same_args(i, $3::jsonb) FROM writ.intents i WHERE i.id = $1::uuid;
 
 -- name: FindByKey
-SELECT i.id::text, i.args = $3::jsonb FROM writ.keys k JOIN writ.intents i ON i.id = k.intent_id
+SELECT i.id::text, writ.same_args(i, $3::jsonb) FROM writ.keys k JOIN writ.intents i ON i.id = k.intent_id
 WHERE k.key = $1::text AND k.kind = $2::text;

@@ -25,12 +25,12 @@ WITH u AS (
     UPDATE writ.intents i SET state = 'pending', event = 'retried', attempt = i.attempt - 1 + $6::int, run_at = now() + $4::interval,
         error = coalesce($5::text, i.error), requeues = 0, flagged_at = NULL, flag_reason = NULL, probe_at = NULL
     WHERE i.id = $1 AND i.epoch = $2 AND i.worker_id = $3 AND i.state = 'sending'
-    RETURNING i.id, i.kind, i.epoch, i.attempt, i.run_at, i.waiting_on
+    RETURNING i.id, i.kind, i.epoch, i.attempt, i.run_at, i.waiting_on, i.started_at, i.attempt + 1 - $6::int AS begun
 ), o AS (
     INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op) SELECT run_at, kind, id, epoch, 'run' FROM u WHERE waiting_on = 0
 ), l AS (
     INSERT INTO writ.log (intent_id, epoch, event, actor, worker_id, why, evidence)
-    SELECT id, epoch, 'retried', 'worker', $3, $7::text, jsonb_build_object('attempt', attempt, 'delay', $4::interval, 'error', $5::text) FROM u
+    SELECT id, epoch, 'retried', 'worker', $3, $7::text, jsonb_build_object('attempt', attempt, 'delay', $4::interval, 'error', $5::text, 'started_at', started_at, 'begun', begun) FROM u
 )
 SELECT id FROM u;
 
@@ -39,10 +39,10 @@ WITH u AS (
     UPDATE writ.intents i SET state = 'error', event = 'failed', finished_at = now(), failed_at = now(), error = $4::text,
         flagged_at = NULL, flag_reason = NULL, probe_at = NULL
     WHERE i.id = $1 AND i.epoch = $2 AND i.worker_id = $3 AND i.state = 'sending'
-    RETURNING i.id, i.epoch, i.attempt
+    RETURNING i.id, i.epoch, i.attempt, i.started_at
 ), l AS (
     INSERT INTO writ.log (intent_id, epoch, event, actor, worker_id, why, evidence)
-    SELECT id, epoch, 'failed', 'worker', $3, $5::text, jsonb_build_object('attempt', attempt, 'error', $4::text) FROM u
+    SELECT id, epoch, 'failed', 'worker', $3, $5::text, jsonb_build_object('attempt', attempt, 'error', $4::text, 'started_at', started_at, 'begun', attempt) FROM u
 )
 SELECT id FROM u;
 
@@ -54,10 +54,10 @@ WITH u AS (
         error = coalesce($5::text, i.error),
         probe_at = CASE WHEN $6::boolean THEN coalesce(i.probe_at, now()) ELSE i.probe_at END
     WHERE i.id = $1 AND i.epoch = $2 AND i.worker_id = $3 AND i.state = 'sending'
-    RETURNING i.id, i.epoch, i.attempt
+    RETURNING i.id, i.epoch, i.attempt, i.started_at
 ), l AS (
     INSERT INTO writ.log (intent_id, epoch, event, actor, worker_id, why, evidence)
-    SELECT id, epoch, 'flagged', 'worker', $3, $4::text, jsonb_build_object('attempt', attempt, 'error', $5::text) FROM u
+    SELECT id, epoch, 'flagged', 'worker', $3, $4::text, jsonb_build_object('attempt', attempt, 'error', $5::text, 'started_at', started_at, 'begun', attempt) FROM u
     -- A flag does not void the guard: sent again after a lost answer, it is not to be told twice.
     WHERE NOT EXISTS (SELECT FROM writ.log l WHERE l.intent_id = u.id AND l.epoch = u.epoch AND l.worker_id = $3
         AND l.actor = 'worker' AND l.event = 'flagged' AND l.why IS NOT DISTINCT FROM $4::text)

@@ -6,22 +6,39 @@ SELECT to_jsonb(s) FROM writ.status s WHERE s.id = $1;
 -- name: Why
 SELECT writ.why($1);
 
+-- name: WhyMissing
+SELECT writ.why_missing($1);
+
 -- name: Timeline
--- The row's own times and its log, in order.
-SELECT at, event, actor, coalesce(epoch, 0), coalesce(why, ''), coalesce(evidence, '{}'::jsonb) FROM (
-    SELECT requested_at AS at, 0 AS n, 'requested' AS event, 'application' AS actor, 0 AS epoch, NULL AS why, NULL::jsonb AS evidence
+-- All that is recorded of an intent, in order: the row's own times, and the log. When an attempt was begun stands in the row,
+-- and of earlier ones in the log, with what became of them; a start that both tell is told once.
+WITH l AS MATERIALIZED (
+    SELECT * FROM writ.log WHERE intent_id = $1
+), begun AS (
+    SELECT started_at, max(epoch) AS epoch, max(attempt) AS attempt, max(worker_id::text) AS worker FROM (
+        SELECT started_at, CASE WHEN state = 'sending' OR event = 'succeeded' THEN epoch END AS epoch,
+            CASE WHEN state = 'sending' OR event = 'succeeded' THEN attempt END AS attempt, worker_id
+        FROM writ.intents WHERE id = $1 AND started_at IS NOT NULL
+        UNION ALL
+        SELECT (evidence ->> 'started_at')::timestamptz, CASE WHEN actor IN ('worker', 'reconciler') OR evidence ->> 'from' = 'sending' THEN epoch END,
+            CASE WHEN actor IN ('worker', 'reconciler') THEN (evidence ->> 'begun')::int END, worker_id
+        FROM l WHERE event IN ('retried', 'failed', 'flagged', 'happened', 'retry', 'give-up', 'cancel') AND evidence ->> 'started_at' IS NOT NULL) s
+    GROUP BY started_at
+)
+SELECT at, event, actor, coalesce(epoch, 0), coalesce(why, ''), coalesce(evidence, '{}'::jsonb), coalesce(db_user, '') FROM (
+    SELECT requested_at AS at, 0 AS n, 0::bigint AS entry, 'requested' AS event, 'application' AS actor, 0 AS epoch, NULL AS why, NULL::jsonb AS evidence, NULL AS db_user
     FROM writ.intents WHERE id = $1
     UNION ALL
-    SELECT started_at, 1, 'attempted', coalesce('worker ' || worker_id, 'worker'),
-        CASE WHEN state = 'sending' OR event = 'succeeded' THEN epoch ELSE 0 END,
-        CASE WHEN state = 'sending' OR event = 'succeeded' THEN 'attempt ' || attempt ELSE 'the last attempt' END, NULL
-    FROM writ.intents WHERE id = $1 AND started_at IS NOT NULL -- earlier attempts are in the log, by their outcomes
+    SELECT started_at, 1, 0, 'attempted', coalesce('worker ' || worker, 'worker'), epoch, coalesce('attempt ' || attempt, 'an attempt'), NULL, NULL FROM begun
     UNION ALL
-    SELECT finished_at, 3, event, coalesce('worker ' || worker_id, 'worker'), epoch, NULL, NULL
-    FROM writ.intents WHERE id = $1 AND state = 'sent' AND event = 'succeeded'
+    SELECT flagged_at, 2, 0, 'flagged', 'by hand', epoch, flag_reason, NULL, NULL
+    FROM writ.intents i WHERE id = $1 AND flagged_at IS NOT NULL AND NOT EXISTS (SELECT FROM l WHERE l.event = 'flagged' AND l.epoch = i.epoch)
     UNION ALL
-    SELECT at, 2, event, actor, epoch, why, evidence FROM writ.log WHERE intent_id = $1) t
-ORDER BY at, n;
+    SELECT at, 2, id, event, CASE WHEN actor = 'worker' THEN coalesce('worker ' || worker_id, actor) ELSE actor END, epoch, why, evidence - '{begun,started_at}'::text[], db_user FROM l
+    UNION ALL
+    SELECT finished_at, 3, 0, event, coalesce('worker ' || worker_id, 'worker'), epoch, NULL, NULL, NULL
+    FROM writ.intents WHERE id = $1 AND state = 'sent' AND event = 'succeeded') t
+ORDER BY at, n, entry;
 
 -- name: Counts
 -- Open rows and errors by kind and state, with the age of the oldest in seconds. Finished rows are not counted: they

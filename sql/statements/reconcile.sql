@@ -85,7 +85,7 @@ LIMIT $2::int;
 -- database or of this process, after which every heartbeat looks old: the last observation must be fresh, and the worker
 -- silent for its whole TTL since the last pause ($6).
 WITH dead AS MATERIALIZED (
-    SELECT i.id, i.kind, i.epoch, i.attempt, i.worker_id, coalesce(k.class, 'manual') AS class, coalesce(k.max_attempts, 10) AS max_attempts,
+    SELECT i.id, i.kind, i.epoch, i.attempt, i.worker_id, i.started_at, coalesce(k.class, 'manual') AS class, coalesce(k.max_attempts, 10) AS max_attempts,
         coalesce(k.recovers, false) AS recovers,
         least(extract(epoch FROM coalesce(k.backoff_max, '1 h')), extract(epoch FROM coalesce(k.backoff_min, '1 s'))
             * least(coalesce(k.backoff_factor, 2), 1000) ^ least(i.attempt - 1, 30)) * random() * interval '1 s' AS backoff,
@@ -115,7 +115,7 @@ WITH dead AS MATERIALIZED (
 ), l AS (
     INSERT INTO writ.log (intent_id, epoch, event, actor, worker_id, why, evidence)
     SELECT d.id, d.epoch, CASE WHEN d.class <> 'idempotent' THEN 'flagged' WHEN d.attempt < d.max_attempts THEN 'retried' ELSE 'failed' END,
-        'reconciler', d.worker_id, 'worker-died', jsonb_build_object('attempt', d.attempt, 'class', d.class, 'heartbeat_at', d.heartbeat_at)
+        'reconciler', d.worker_id, 'worker-died', jsonb_build_object('attempt', d.attempt, 'class', d.class, 'heartbeat_at', d.heartbeat_at, 'started_at', d.started_at, 'begun', d.attempt)
     FROM dead d
 )
 SELECT class FROM dead;
