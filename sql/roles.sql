@@ -77,5 +77,6 @@ BEGIN
         TO writ_viewer, writ_operator;
     GRANT EXECUTE ON FUNCTION writ.happened(uuid, text, int, text, text, jsonb), writ.give_up(uuid, text, int, text, text, jsonb),
         writ.cancel(uuid, text, int, text, text, jsonb),
-        writ.retry(uuid, text, int, text, text, jsonb, text, jsonb, boolean), writ.adopt(text, text) TO writ_operator;
+        writ.retry(uuid, text, int, text, text, jsonb, text, jsonb, boolean), writ.adopt(text, text),
+        writ.pause(text, text, text), writ.resume(text, text, text), writ.quarantine(timestamptz, text, text, jsonb) TO writ_operator;
 END $$;

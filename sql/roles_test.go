@@ -100,7 +100,7 @@ func TestRole_creator(t *testing.T) {
 		"SELECT * FROM writ.outbox", "DELETE FROM writ.outbox", "SELECT * FROM writ.workers", "SELECT * FROM writ.log", "INSERT INTO writ.log (intent_id, epoch, event, actor) VALUES (writ.uuid_v7(), 0, 'x', 'x')",
 		"UPDATE writ.kinds SET max_args = 1", "UPDATE writ.settings SET paused_at = NULL", "CREATE TABLE writ.mine ()",
 		"SELECT writ.retry($1, 'error', 1, 'blog', 'it would like to')", "SELECT writ.happened($1, 'error', 1, 'blog', 'it would like to')",
-		"SELECT writ.give_up($1, 'error', 1, 'blog', 'it would like to')", "SELECT writ.adopt('blog', 'it would like to')",
+		"SELECT writ.give_up($1, 'error', 1, 'blog', 'it would like to')", "SELECT writ.adopt('blog', 'it would like to')", "SELECT writ.quarantine(now(), 'blog', 'it would like to')", "SELECT writ.pause('blog', 'it would like to')",
 		"SELECT writ.decide($1, 'sent', 'error', 1, 'blog', 'it would like to', NULL)", "SET ROLE writ_owner")
 }
 
@@ -208,7 +208,7 @@ func TestRole_worker(t *testing.T) {
 		"DELETE FROM writ.kinds", "UPDATE writ.settings SET paused_at = NULL", "DELETE FROM writ.log", "UPDATE writ.log SET why = ''",
 		"DELETE FROM writ.keys", "SELECT * FROM writ.leader", "UPDATE writ.relay SET ready = 0", "CREATE TABLE writ.mine ()",
 		"SELECT writ.retry($1, 'error', 1, 'job', 'it would like to')", "SELECT writ.happened($1, 'error', 1, 'job', 'it would like to')",
-		"SELECT writ.adopt('job', 'it would like to')", "SELECT writ.decide($1, 'sent', 'error', 1, 'job', 'it would like to', NULL)")
+		"SELECT writ.adopt('job', 'it would like to')", "SELECT writ.quarantine(now(), 'job', 'it would like to')", "SELECT writ.pause('job', 'it would like to')", "SELECT writ.decide($1, 'sent', 'error', 1, 'job', 'it would like to', NULL)")
 }
 
 func TestRole_relay(t *testing.T) {
@@ -224,7 +224,7 @@ func TestRole_relay(t *testing.T) {
 		"INSERT INTO writ.intents (kind) VALUES ('a.b.c')", "TRUNCATE writ.outbox", "UPDATE writ.kinds SET max_args = 1", "INSERT INTO writ.keys VALUES ('a.b.c', 'k', writ.uuid_v7())",
 		"UPDATE writ.log SET why = ''", "UPDATE writ.settings SET paused_at = NULL", "INSERT INTO writ.workers (id, host, pid, version, kinds, slots, ttl) VALUES (writ.uuid_v7(), '', 1, '', '{}', 1, '1 s')",
 		"SELECT writ.cancel($1, 'error', 1, 'relay', 'it would like to')", "SELECT writ.retry($1, 'error', 1, 'relay', 'it would like to')",
-		"SELECT writ.adopt('relay', 'it would like to')", "CREATE TABLE writ.mine ()")
+		"SELECT writ.adopt('relay', 'it would like to')", "SELECT writ.quarantine(now(), 'relay', 'it would like to')", "SELECT writ.pause('relay', 'it would like to')", "CREATE TABLE writ.mine ()")
 }
 
 func relayWork(t *testing.T, o *store.Outbox) {
@@ -335,7 +335,7 @@ func TestRole_viewer(t *testing.T) {
 		settle := []string{
 			"SELECT writ.retry($1, 'error', 1, 'eve', 'it would like to')", "SELECT writ.happened($1, 'error', 1, 'eve', 'it would like to')",
 			"SELECT writ.give_up($1, 'error', 1, 'eve', 'it would like to')", "SELECT writ.cancel($1, 'error', 1, 'eve', 'it would like to')",
-			"SELECT writ.adopt('eve', 'it would like to')",
+			"SELECT writ.adopt('eve', 'it would like to')", "SELECT writ.quarantine(now(), 'eve', 'it would like to')", "SELECT writ.pause('eve', 'it would like to')",
 		}
 		if decides {
 			settle = nil
@@ -396,6 +396,11 @@ func TestRole_operator(t *testing.T) {
 		}
 	}
 	b.Run(t, "UPDATE writ.settings SET fingerprint = 'elsewhere'")
-	_, err := pool.Exec(ctx, "SELECT writ.adopt('ann', 'this is the real one now')")
+	word := intent.Word{Actor: "ann", Why: "this is the real one now"}
+	_, err := intent.Quarantine(ctx, pool, time.Now().Add(-time.Minute), word, nil)
+	must(t, "quarantine", err)
+	_, err = pool.Exec(ctx, "SELECT writ.adopt('ann', 'this is the real one now')")
 	must(t, "adopt", err)
+	must(t, "pause", intent.Pause(ctx, pool, "", word))
+	must(t, "resume", intent.Resume(ctx, pool, "", word))
 }

@@ -71,6 +71,14 @@ BEGIN
                  ELSE format('after attempt %s of %s', s.attempt, s.max_attempts) || coalesce(' (' || ending.why || ')', '') END,
             coalesce(s.error, 'none given'),
             CASE WHEN i.probe_at IS NOT NULL THEN 'Its recovery function has still to run. ' ELSE '' END);
+    ELSIF s.status = 'ambiguous' AND s.flag_reason = 'quarantined' THEN
+        danger := writ.retry_danger(i);
+        SELECT t.* INTO ending FROM writ.log t WHERE t.intent_id = why.id AND t.event = 'quarantined' ORDER BY t.id DESC LIMIT 1;
+        RETURN format('ambiguous: in quarantine for %s, by %s (%s): it may have been run since %s, which this database has forgotten. Look in '
+                'the outside system for key %s, then decide: happened, retry or give-up%s',
+            writ.span(now() - ending.at), ending.actor, ending.why,
+            to_char((ending.evidence ->> 'since')::timestamptz, 'YYYY-MM-DD HH24:MI:SS TZ'), s.idempotency_key,
+            CASE WHEN danger IS NULL THEN '' ELSE '. Do not retry yet: ' || danger END);
     ELSIF s.status = 'ambiguous' THEN
         danger := writ.retry_danger(i);
         RETURN format('ambiguous: for %s now; attempt %s was begun %s ago by %s, and %s. Look in the outside system for key %s, then decide: '

@@ -43,7 +43,7 @@ func TestReconcile(t *testing.T) {
 	s.writ("reconcile", "--once", "-o", "json").golden(t, "reconcile_json")
 	s.db.Run(t, "UPDATE writ.settings SET paused_at = now(), paused_by = 'ann', paused_why = 'the bank is down'")
 	s.writ("reconcile", "--once").want(t, exitNotAllowed, "paused: the bank is down")
-	s.writ("adopt", "--why", "the bank is back again", "--actor", "ann").golden(t, "adopt")
+	s.writ("resume", "--why", "the bank is back again", "--actor", "ann").golden(t, "resume")
 	s.writ("reconcile", "--once").want(t, exitOK)
 }
 

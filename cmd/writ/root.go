@@ -90,7 +90,9 @@ moved), 7 doctor found something, 130 interrupted.`,
 	for _, v := range verdicts {
 		add("act", a.verdictCommand(v))
 	}
-	add("run", a.runCommand(), a.reconcileCommand(), a.migrateCommand(), a.adoptCommand(), devCommand())
+	add("run", a.runCommand(), a.reconcileCommand(), a.migrateCommand())
+	add("run", a.switchCommands()...)
+	add("run", a.quarantineCommand(), a.adoptCommand(), devCommand())
 	root.AddCommand(a.versionCommand())
 	return root
 }

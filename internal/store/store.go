@@ -100,7 +100,7 @@ func (s Settings) Reason() string {
 	case s.Open:
 		return ""
 	case !s.Adopted:
-		return "this database is a copy that nobody adopted: if it is the real one now, run writ adopt"
+		return "this database is a copy that nobody adopted: if it is the real one now, writ adopt --help says what to do"
 	default:
 		return "paused: " + s.PausedWhy
 	}

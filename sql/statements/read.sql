@@ -13,9 +13,10 @@ SELECT at, event, actor, coalesce(epoch, 0), coalesce(why, ''), coalesce(evidenc
     FROM writ.intents WHERE id = $1
     UNION ALL
     SELECT started_at, 1, 'attempted', coalesce('worker ' || worker_id, 'worker'),
-        CASE WHEN state = 'sending' OR event = 'succeeded' THEN epoch ELSE 0 END,
-        CASE WHEN state = 'sending' OR event = 'succeeded' THEN 'attempt ' || attempt ELSE 'the last attempt' END, NULL
-    FROM writ.intents WHERE id = $1 AND started_at IS NOT NULL -- earlier attempts are in the log, by their outcomes
+        CASE WHEN event IN ('attempted', 'succeeded') THEN epoch ELSE 0 END,
+        CASE WHEN event IN ('attempted', 'succeeded') THEN 'attempt ' || attempt ELSE 'the last attempt' END, NULL
+    -- A quarantine notes the earliest start of an attempt that nobody knows of, if there was one.
+    FROM writ.intents WHERE id = $1 AND started_at IS NOT NULL AND (event <> 'quarantined' OR attempt > 0) -- earlier attempts are in the log, by their outcomes
     UNION ALL
     SELECT finished_at, 3, event, coalesce('worker ' || worker_id, 'worker'), epoch, NULL, NULL
     FROM writ.intents WHERE id = $1 AND state = 'sent' AND event = 'succeeded'
