@@ -176,6 +176,10 @@ func carryOut(ctx context.Context, role, database string, o order) (before bool,
 		})
 		return created.Existed, err
 	}
+	if o.Verb == quarantines {
+		_, err := intent.Quarantine(ctx, conn, time.Now().Add(-time.Minute), intent.Word{Actor: "ann", Why: "restored from the backup"}, nil)
+		return false, err
+	}
 	verb := verbs[o.Verb].do
 	_, err = verb(ctx, conn, intent.Verdict{
 		ID: o.ID, Seen: o.Seen, Actor: "ann", Why: "the ledger was looked at", Override: overrideOf(o.Verb),
