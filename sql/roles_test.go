@@ -270,8 +270,8 @@ func reconcile(t *testing.T, b *bench, s *store.Store, me uuid.UUID) {
 	if err != nil || len(w.Stale) != 1 {
 		t.Fatalf("StalePending: %+v, %v", w, err)
 	}
-	if n, err := s.Requeue(ctx, w.Stale); err != nil || n != 1 {
-		t.Errorf("Requeue: %d, %v", n, err)
+	if done, err := s.Requeue(ctx, w.Stale); err != nil || len(done) != 1 {
+		t.Errorf("Requeue: %d, %v", len(done), err)
 	}
 
 	// Each class of a dead worker's rows.
@@ -292,7 +292,7 @@ func reconcile(t *testing.T, b *bench, s *store.Store, me uuid.UUID) {
 		t.Fatalf("Orphans: %v, %v", orphans, err)
 	}
 	for _, o := range orphans {
-		if class, err := s.SettleOrphan(ctx, o, store.Observed{Last: seen.At, Fresh: time.Hour}, -time.Hour); err != nil || class == "" {
+		if class, err := s.SettleOrphan(ctx, o, store.Observed{Last: seen.At, Fresh: time.Hour}, -time.Hour); err != nil || class.Class == "" {
 			t.Errorf("SettleOrphan: %q, %v", class, err)
 		}
 	}
@@ -300,8 +300,8 @@ func reconcile(t *testing.T, b *bench, s *store.Store, me uuid.UUID) {
 	b.Run(t, "UPDATE writ.workers SET swept_at = now() - interval '2 h' WHERE id = $1", dead)
 	must(t, "ForgetWorkers", s.ForgetWorkers(ctx))
 	b.Run(t, "UPDATE writ.intents SET probe_at = now() - interval '1 h' WHERE kind = 'dead.idem.spent'")
-	if n, err := s.RequeueOwed(ctx); err != nil || n != 1 {
-		t.Errorf("RequeueOwed: %d, %v", n, err)
+	if done, err := s.RequeueOwed(ctx); err != nil || len(done) != 1 {
+		t.Errorf("RequeueOwed: %d, %v", len(done), err)
 	}
 
 	id := b.at(t, kind, "flagged")
@@ -313,7 +313,7 @@ func reconcile(t *testing.T, b *bench, s *store.Store, me uuid.UUID) {
 	for _, e := range expiries {
 		n, err := s.Prune(ctx, e, 100)
 		must(t, "Prune", err)
-		pruned += n
+		pruned += len(n)
 	}
 	if left := len(entries(t, b.Pool, id)); pruned != 1 || left != 0 {
 		t.Errorf("pruned %d rows and left %d of its log; want 1 and 0", pruned, left)
