@@ -43,14 +43,19 @@ const (
 	Cancel    Event = "cancel"    // never run it
 )
 
+// Quarantined is the event of a quarantine: the database lost its past, and the row may have been run in it.
+const Quarantined Event = "quarantined"
+
 // Author says which kind of statement asks for a transition.
 type Author string
 
 // The engine names its event in the statement that changes the state. A hand-written statement, the four
-// verbs and a probe's verdict leave the event column alone and the database fills it in.
+// verbs and a probe's verdict leave the event column alone and the database fills it in. A restore is the
+// quarantine's alone, which has a door of its own in the database.
 const (
-	Engine Author = "engine"
-	Hand   Author = "hand"
+	Engine  Author = "engine"
+	Hand    Author = "hand"
+	Restore Author = "restore"
 )
 
 // Transition is one row of the table.
@@ -84,6 +89,7 @@ var table = []Transition{
 	{Error, AnyFlag, Retry, Pending, Hand},
 	{Error, AnyFlag, Cancel, Cancelled, Hand},
 	{Pending, AnyFlag, Cancel, Cancelled, Hand},
+	{Pending, AnyFlag, Quarantined, Sending, Restore}, // and flagged at once
 }
 
 // Transitions returns a copy of the whole table.
@@ -131,7 +137,11 @@ func Machine() *fsm.FSM {
 		if t.From == Sending {
 			src = append(src, ambiguous)
 		}
-		events = append(events, fsm.EventDesc{Name: string(t.Event), Src: src, Dst: string(t.To)})
+		to := string(t.To)
+		if t.By == Restore {
+			to = ambiguous
+		}
+		events = append(events, fsm.EventDesc{Name: string(t.Event), Src: src, Dst: to})
 	}
 	return fsm.NewFSM(string(Pending), events, nil)
 }

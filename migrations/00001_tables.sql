@@ -210,7 +210,8 @@ CREATE TABLE writ.settings (
     adopted_by    text,
     paused_at     timestamptz,
     paused_by     text,
-    paused_why    text
+    paused_why    text,
+    quarantining  boolean     NOT NULL DEFAULT false -- true only within the transaction of a quarantine
 );
 
 -- Queue depths as the relay last saw them.

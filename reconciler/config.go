@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -16,8 +18,13 @@ import (
 
 // Config of a reconciler. The zero value is the default.
 type Config struct {
-	// Schedule is when it looks, as a cron expression in UTC or «@every 5s». Default «@every 5s».
+	// Schedule is when its frequent duties are done (requeue, recover, flag), as a cron expression in UTC or «@every 5s».
+	// An interval counts from the start, at which it is done for the first time. Default «@every 5s».
 	Schedule string
+
+	// Schedules gives duties schedules of their own, as above, or «never». Default: sweep and prune «@every 1m», the others
+	// Schedule. What is not done in one turn is gone on with after 5 s at most.
+	Schedules map[Duty]string
 
 	// RequeueAfter is how long an intent must have been due, with no hint in the outbox, before its hint is taken for lost
 	// and written again; the spacing doubles per intent, and stretches with the depth of its queue. Default 60 s.
@@ -31,15 +38,12 @@ type Config struct {
 	// every heartbeat looks old. Default 10 s; at least 100 ms.
 	WorkerTTL time.Duration
 
-	// Lease is how long a leader that is silent keeps the others waiting. Default 15 s; shorter than the schedule's
-	// interval it elects nobody for long, which is harmless.
+	// Lease is how long a leader that is silent keeps the others waiting. It is renewed three times as often, and one turn of
+	// a duty takes a third of it at most. Default 15 s; at least 100 ms.
 	Lease time.Duration
 
-	// Sweep is how often all that is being sent is looked at, not only what recently died workers held. Default 1 min.
-	Sweep time.Duration
-
-	// Prune is how often rows past their retention are looked for. Default 1 min; negative: never.
-	Prune time.Duration
+	// OnAct is told of each row that is acted on, in the reconciler's own goroutine. Default: nobody is.
+	OnAct func(Act)
 
 	// Log gets what an operator should know. Default: slog.Default().
 	Log *slog.Logger
@@ -48,27 +52,87 @@ type Config struct {
 	Metrics prometheus.Registerer
 }
 
-func (c Config) withDefaults() (Config, cron.Schedule, error) {
+// Check reports every fault of the config.
+func (c Config) Check() error {
+	_, _, err := c.withDefaults()
+	return err
+}
+
+func (c Config) withDefaults() (Config, []*entry, error) {
 	c.Schedule = cmp.Or(c.Schedule, "@every 5s")
 	c.RequeueAfter = cmp.Or(c.RequeueAfter, time.Minute)
 	c.RequeueMost = cmp.Or(c.RequeueMost, 5000)
 	c.WorkerTTL = cmp.Or(c.WorkerTTL, 10*time.Second)
 	c.Lease = cmp.Or(c.Lease, 15*time.Second)
-	c.Sweep = cmp.Or(c.Sweep, time.Minute)
-	c.Prune = cmp.Or(c.Prune, time.Minute)
 	c.Log = cmp.Or(c.Log, slog.Default())
-	var errs []error
-	schedule, err := parse(c.Schedule)
-	if err != nil {
-		errs = append(errs, fmt.Errorf("reconciler: Config.Schedule: %w", err))
-	}
+	agenda, errs := c.agenda()
 	if c.RequeueAfter < time.Second {
 		errs = append(errs, fmt.Errorf("reconciler: Config.RequeueAfter is %v; it must be at least 1s", c.RequeueAfter))
 	}
-	if c.RequeueMost < 1 || c.Lease < 0 || c.WorkerTTL < 100*time.Millisecond || c.Sweep < 0 {
-		errs = append(errs, errors.New("reconciler: Config.RequeueMost, Lease and Sweep must be positive, WorkerTTL at least 100ms"))
+	if c.RequeueMost < 1 || c.Lease < shortest || c.WorkerTTL < shortest {
+		errs = append(errs, fmt.Errorf("reconciler: Config.RequeueMost must be positive, Lease and WorkerTTL at least %v", shortest))
 	}
-	return c, schedule, errors.Join(errs...)
+	return c, agenda, errors.Join(errs...)
+}
+
+// agenda puts each duty on its schedule.
+func (c Config) agenda() (agenda []*entry, errs []error) {
+	if _, err := parse(c.Schedule); err != nil {
+		errs = append(errs, fmt.Errorf("reconciler: Config.Schedule: %w", err))
+	}
+	known := map[Duty]bool{}
+	for _, d := range duties() {
+		known[d.name] = true
+		own, given := c.Schedules[d.name]
+		e := &entry{duty: d}
+		switch {
+		case own == never:
+		case given:
+			schedule, err := parse(own)
+			if err != nil {
+				errs = append(errs, fmt.Errorf("reconciler: Config.Schedules[%s]: %w", d.name, err))
+			}
+			e.schedule = schedule
+		default:
+			e.schedule, _ = parse(cmp.Or(d.schedule, c.Schedule)) // its faults are told above
+		}
+		agenda = append(agenda, e)
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Schedules)) {
+		if !known[name] {
+			errs = append(errs, fmt.Errorf("reconciler: Config.Schedules[%s]: there is no such duty; they are requeue, recover, flag, sweep and prune", name))
+		}
+	}
+	return agenda, errs
+}
+
+// never is the schedule of a duty that is not done.
+const never = "never"
+
+// entry is a duty with its schedule.
+type entry struct {
+	duty
+	schedule cron.Schedule // nil: never
+	next     time.Time
+}
+
+// begin plans the first turn: at once for an interval, at its time for a time of day.
+func (e *entry) begin(now time.Time) {
+	if _, interval := e.schedule.(cron.ConstantDelaySchedule); interval {
+		e.next = now
+	} else if e.schedule != nil {
+		e.plan(now, false)
+	}
+}
+
+func (e *entry) due(now time.Time) bool { return e.schedule != nil && !e.next.After(now) }
+
+// plan plans the next turn; soon, if the last one left something to be done.
+func (e *entry) plan(now time.Time, soon bool) {
+	e.next = e.schedule.Next(now.UTC())
+	if again := now.Add(goOn); soon && e.next.After(again) {
+		e.next = again
+	}
 }
 
 // parse reads a schedule. The library panics on a time zone without a blank behind it and takes local time by default;
@@ -100,6 +164,16 @@ const (
 	observations = 10
 	gaps         = 4
 	leaseName    = "reconciler"
-	// patience bounds one look.
+	// renewals is how often a lease is renewed in its time.
+	renewals = 3
+	// goOn is when a duty goes on with what it left, if its schedule is slower.
+	goOn = 5 * time.Second
+	// walk is how often pruning begins anew at the oldest row.
+	walk = 24 * time.Hour
+	// rehearsed is after how many rows a rehearsal ends a duty.
+	rehearsed = 10_000
+	// shortest is the least that a lease and a worker's TTL may be.
+	shortest = 100 * time.Millisecond
+	// patience bounds one turn of all duties.
 	patience = time.Minute
 )

@@ -23,13 +23,12 @@ BEGIN
     FROM writ.settings);
 END $$;
 
--- Declares this database to be the real one, and resumes it.
+-- Declares this database to be the real one. A pause goes on: writ.resume ends it.
 CREATE OR REPLACE FUNCTION writ.adopt(actor text, why text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM writ.check_reason(actor, why);
-    UPDATE writ.settings SET fingerprint = writ.fingerprint(), adopted_at = clock_timestamp(), adopted_by = adopt.actor,
-        paused_at = NULL, paused_by = NULL, paused_why = NULL;
+    UPDATE writ.settings SET fingerprint = writ.fingerprint(), adopted_at = clock_timestamp(), adopted_by = adopt.actor;
     INSERT INTO writ.log (intent_id, epoch, event, actor, why)
     VALUES ('00000000-0000-0000-0000-000000000000', 0, 'adopted', adopt.actor, adopt.why);
 END $$;

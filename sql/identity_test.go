@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
@@ -97,7 +98,21 @@ func TestAdopt_whenPaused(t *testing.T) {
 	b.Run(t, "UPDATE writ.settings SET paused_at = now(), paused_by = 'ann', paused_why = 'the mail server moves'")
 	checkClosed(t, b, id, "the mail server moves")
 	b.Run(t, "SELECT writ.adopt('ann', 'the mail server has moved')")
+	checkClosed(t, b, id, "the mail server moves") // adopting ends no pause
+	b.Run(t, "SELECT writ.resume('ann', 'the mail server has moved')")
 	checkOpen(t, b, id)
+	refused(t, b.Pool, store.CodeIllegal, "SELECT writ.resume('ann', 'the mail server has moved')")
+	b.Run(t, "SELECT writ.pause('ann', 'it moves once more today')")
+	if why := testkit.Value[string](t, b.DB, "SELECT writ.why($1)", b.insert(t, kind)); !strings.Contains(why, "paused by ann") {
+		t.Errorf("why = %q; want who paused it", why)
+	}
+	var events []string
+	for _, e := range entries(t, b.Pool, uuid.Nil) {
+		events = append(events, e.Event)
+	}
+	if diff := cmp.Diff([]string{"adopted", "resumed", "paused"}, events); diff != "" {
+		t.Errorf("log (-want +got):\n%s", diff)
+	}
 }
 
 // A copy made in the same cluster is not open, while its original goes on.

@@ -85,5 +85,6 @@ BEGIN
         writ.retry(uuid, text, int, text, text, jsonb, text, jsonb, boolean), writ.adopt(text, text),
         writ.note(uuid, text, text), writ.sync_kind(text),
         writ.bulk_plan(text, uuid[], text[], int[], text, text, jsonb, text, boolean, jsonb), writ.bulk_start(uuid, text, double precision),
-        writ.bulk_step(uuid, int), writ.bulk_abort(uuid, text, text) TO writ_operator;
+        writ.bulk_step(uuid, int), writ.bulk_abort(uuid, text, text),
+        writ.pause(text, text, text), writ.resume(text, text, text), writ.quarantine(timestamptz, text, text, jsonb) TO writ_operator;
 END $$;

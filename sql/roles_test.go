@@ -100,7 +100,7 @@ func TestRole_creator(t *testing.T) {
 		"SELECT * FROM writ.outbox", "DELETE FROM writ.outbox", "SELECT * FROM writ.workers", "SELECT * FROM writ.log", "INSERT INTO writ.log (intent_id, epoch, event, actor) VALUES (writ.uuid_v7(), 0, 'x', 'x')",
 		"UPDATE writ.kinds SET max_args = 1", "UPDATE writ.settings SET paused_at = NULL", "CREATE TABLE writ.mine ()",
 		"SELECT writ.retry($1, 'error', 1, 'blog', 'it would like to')", "SELECT writ.happened($1, 'error', 1, 'blog', 'it would like to')",
-		"SELECT writ.give_up($1, 'error', 1, 'blog', 'it would like to')", "SELECT writ.adopt('blog', 'it would like to')",
+		"SELECT writ.give_up($1, 'error', 1, 'blog', 'it would like to')", "SELECT writ.adopt('blog', 'it would like to')", "SELECT writ.quarantine(now(), 'blog', 'it would like to')", "SELECT writ.pause('blog', 'it would like to')",
 		"SELECT writ.decide($1, 'sent', 'error', 1, 'blog', 'it would like to', NULL)", "SET ROLE writ_owner")
 }
 
@@ -208,7 +208,7 @@ func TestRole_worker(t *testing.T) {
 		"DELETE FROM writ.kinds", "UPDATE writ.settings SET paused_at = NULL", "DELETE FROM writ.log", "UPDATE writ.log SET why = ''",
 		"DELETE FROM writ.keys", "SELECT * FROM writ.leader", "UPDATE writ.relay SET ready = 0", "CREATE TABLE writ.mine ()",
 		"SELECT writ.retry($1, 'error', 1, 'job', 'it would like to')", "SELECT writ.happened($1, 'error', 1, 'job', 'it would like to')",
-		"SELECT writ.adopt('job', 'it would like to')", "SELECT writ.decide($1, 'sent', 'error', 1, 'job', 'it would like to', NULL)")
+		"SELECT writ.adopt('job', 'it would like to')", "SELECT writ.quarantine(now(), 'job', 'it would like to')", "SELECT writ.pause('job', 'it would like to')", "SELECT writ.decide($1, 'sent', 'error', 1, 'job', 'it would like to', NULL)")
 }
 
 func TestRole_relay(t *testing.T) {
@@ -224,7 +224,7 @@ func TestRole_relay(t *testing.T) {
 		"INSERT INTO writ.intents (kind) VALUES ('a.b.c')", "TRUNCATE writ.outbox", "UPDATE writ.kinds SET max_args = 1", "INSERT INTO writ.keys VALUES ('a.b.c', 'k', writ.uuid_v7())",
 		"UPDATE writ.log SET why = ''", "UPDATE writ.settings SET paused_at = NULL", "INSERT INTO writ.workers (id, host, pid, version, kinds, slots, ttl) VALUES (writ.uuid_v7(), '', 1, '', '{}', 1, '1 s')",
 		"SELECT writ.cancel($1, 'error', 1, 'relay', 'it would like to')", "SELECT writ.retry($1, 'error', 1, 'relay', 'it would like to')",
-		"SELECT writ.adopt('relay', 'it would like to')", "CREATE TABLE writ.mine ()")
+		"SELECT writ.adopt('relay', 'it would like to')", "SELECT writ.quarantine(now(), 'relay', 'it would like to')", "SELECT writ.pause('relay', 'it would like to')", "CREATE TABLE writ.mine ()")
 }
 
 func relayWork(t *testing.T, o *store.Outbox) {
@@ -269,8 +269,8 @@ func reconcile(t *testing.T, b *bench, s *store.Store, me uuid.UUID) {
 	if err != nil || len(w.Stale) != 1 {
 		t.Fatalf("StalePending: %+v, %v", w, err)
 	}
-	if n, err := s.Requeue(ctx, w.Stale); err != nil || n != 1 {
-		t.Errorf("Requeue: %d, %v", n, err)
+	if done, err := s.Requeue(ctx, w.Stale); err != nil || len(done) != 1 {
+		t.Errorf("Requeue: %d, %v", len(done), err)
 	}
 
 	// Each class of a dead worker's rows.
@@ -291,7 +291,7 @@ func reconcile(t *testing.T, b *bench, s *store.Store, me uuid.UUID) {
 		t.Fatalf("Orphans: %v, %v", orphans, err)
 	}
 	for _, o := range orphans {
-		if class, err := s.SettleOrphan(ctx, o, store.Observed{Last: seen.At, Fresh: time.Hour}, -time.Hour); err != nil || class == "" {
+		if class, err := s.SettleOrphan(ctx, o, store.Observed{Last: seen.At, Fresh: time.Hour}, -time.Hour); err != nil || class.Class == "" {
 			t.Errorf("SettleOrphan: %q, %v", class, err)
 		}
 	}
@@ -299,8 +299,8 @@ func reconcile(t *testing.T, b *bench, s *store.Store, me uuid.UUID) {
 	b.Run(t, "UPDATE writ.workers SET swept_at = now() - interval '2 h' WHERE id = $1", dead)
 	must(t, "ForgetWorkers", s.ForgetWorkers(ctx))
 	b.Run(t, "UPDATE writ.intents SET probe_at = now() - interval '1 h' WHERE kind = 'dead.idem.spent'")
-	if n, err := s.RequeueOwed(ctx); err != nil || n != 1 {
-		t.Errorf("RequeueOwed: %d, %v", n, err)
+	if done, err := s.RequeueOwed(ctx); err != nil || len(done) != 1 {
+		t.Errorf("RequeueOwed: %d, %v", len(done), err)
 	}
 
 	id := b.at(t, kind, "flagged")
@@ -312,7 +312,7 @@ func reconcile(t *testing.T, b *bench, s *store.Store, me uuid.UUID) {
 	for _, e := range expiries {
 		n, err := s.Prune(ctx, e, 100)
 		must(t, "Prune", err)
-		pruned += n
+		pruned += len(n)
 	}
 	if left := len(entries(t, b.Pool, id)); pruned != 1 || left != 0 {
 		t.Errorf("pruned %d rows and left %d of its log; want 1 and 0", pruned, left)
@@ -334,7 +334,7 @@ func TestRole_viewer(t *testing.T) {
 		settle := []string{
 			"SELECT writ.retry($1, 'error', 1, 'eve', 'it would like to')", "SELECT writ.happened($1, 'error', 1, 'eve', 'it would like to')",
 			"SELECT writ.give_up($1, 'error', 1, 'eve', 'it would like to')", "SELECT writ.cancel($1, 'error', 1, 'eve', 'it would like to')",
-			"SELECT writ.adopt('eve', 'it would like to')",
+			"SELECT writ.adopt('eve', 'it would like to')", "SELECT writ.quarantine(now(), 'eve', 'it would like to')", "SELECT writ.pause('eve', 'it would like to')",
 		}
 		if decides {
 			settle = nil
@@ -395,6 +395,11 @@ func TestRole_operator(t *testing.T) {
 		}
 	}
 	b.Run(t, "UPDATE writ.settings SET fingerprint = 'elsewhere'")
-	_, err := pool.Exec(ctx, "SELECT writ.adopt('ann', 'this is the real one now')")
+	word := intent.Word{Actor: "ann", Why: "this is the real one now"}
+	_, err := intent.Quarantine(ctx, pool, time.Now().Add(-time.Minute), word, nil)
+	must(t, "quarantine", err)
+	_, err = pool.Exec(ctx, "SELECT writ.adopt('ann', 'this is the real one now')")
 	must(t, "adopt", err)
+	must(t, "pause", intent.Pause(ctx, pool, "", word))
+	must(t, "resume", intent.Resume(ctx, pool, "", word))
 }

@@ -121,8 +121,10 @@ BEGIN
             WHEN 'cancelled' THEN 'its worker was stopped before it ended' || coalesce(': ' || i.error, '')
             WHEN 'panic' THEN 'its handler broke off with a ' || coalesce(i.error, 'panic')
             WHEN 'unknown' THEN 'its handler said: ' || coalesce(i.error, 'no error text')
-            WHEN 'quarantine' THEN 'the database went back in time, and it may have been run after that moment'
-            WHEN 'quarantined' THEN 'the database went back in time, and it may have been run after that moment'
+            WHEN 'quarantined' THEN coalesce((SELECT format('in quarantine by %s (%s), for it may have been run since %s, which this database has forgotten',
+                    q.actor, q.why, to_char((q.evidence ->> 'since')::timestamptz, 'YYYY-MM-DD HH24:MI:SS TZ'))
+                FROM writ.log q WHERE q.intent_id = i.id AND q.event = 'quarantined' ORDER BY q.id DESC LIMIT 1),
+                'in quarantine: the database went back in time, and it may have been run after that moment')
             ELSE concat_ws(': ', coalesce(i.flag_reason, 'flagged by hand'), i.error) END END;
     -- Outstanding only for kinds with a probe; where its answers are spent, probe_at is null and a person's turn has come.
     probe := CASE
@@ -134,7 +136,7 @@ BEGIN
         WHEN i.probes > 0 THEN format('Its probe was asked %s and could not tell. Look', writ.times(i.probes)) END;
     RETURN format('ambiguous: for %s now; %s, and %s. %s in the outside system for key %s, then decide: happened, retry or give-up%s',
         writ.span(now() - i.flagged_at),
-        CASE WHEN i.started_at IS NULL THEN 'no attempt is on record' ELSE format('attempt %s was begun %s ago by %s', i.attempt, writ.span(now() - i.started_at), writ.why_held(i)) END,
+        CASE WHEN i.started_at IS NULL OR i.attempt = 0 THEN 'no attempt is on record' ELSE format('attempt %s was begun %s ago by %s', i.attempt, writ.span(now() - i.started_at), writ.why_held(i)) END,
         what, coalesce(probe, 'Look'),
         i.id::text || CASE WHEN i.generation > 0 THEN '-' || i.generation ELSE '' END,
         coalesce('. Do not retry yet: ' || danger, ''));

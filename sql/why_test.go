@@ -82,7 +82,7 @@ func moreScenes(after func(maker, ...string) maker, flagged func(*uuid.UUID, tim
 		{"ambiguous, probe under way", "ambiguous", probed("bank.transfer.send")},
 		{"ambiguous, probe due, no worker", "ambiguous", after(probed("bank.transfer.check"), "UPDATE writ.intents SET probe_at = now() - interval '1 h', probes = 1 WHERE id = $1")},
 		{"ambiguous, probe spent", "ambiguous", after(probed("bank.transfer.send"), "UPDATE writ.intents SET probe_at = NULL, probes = 5 WHERE id = $1")},
-		{"ambiguous, quarantined", "ambiguous", after(flagged(nil, -time.Hour, "quarantine", ""), "UPDATE writ.intents SET worker_id = NULL, started_at = NULL WHERE id = $1")},
+		{"ambiguous, quarantined", "ambiguous", after(flagged(nil, -time.Hour, "quarantined", ""), "UPDATE writ.intents SET worker_id = NULL, started_at = NULL WHERE id = $1")},
 		{"sent, late report agrees", "sent", late("happened", store.Succeeded)},
 		{"sent, late report contradicts", "sent", late("happened", store.Failed)},
 		{"error, late report contradicts", "error", late("give_up", store.Succeeded)},

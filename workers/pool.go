@@ -163,11 +163,15 @@ func (p *Pool) Run(ctx context.Context) error {
 	return nil
 }
 
-// register reads the settings and declares the kinds, trying until the database answers; false: ctx ended first.
+// register reads the settings and declares the kinds, trying until the database answers, and is the adopted one: a copy has
+// the original's installation id, so that a worker on it would take the original's hints away. False: ctx ended first.
 func (p *Pool) register(ctx context.Context) (store.Settings, bool) {
 	pause := backoff.New(100*time.Millisecond, 5*time.Second)
 	for {
 		settings, err := p.store.Settings(ctx)
+		if err == nil && !settings.Adopted {
+			err = errors.New(settings.Reason())
+		}
 		if err == nil {
 			err = p.store.Declare(ctx, p.declarations())
 		}

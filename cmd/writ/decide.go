@@ -71,13 +71,11 @@ that you saw earlier, on a screen or in a list.`,
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&f.why, "why", "", "the reason, at least 10 characters; recorded (required)")
-	flags.StringVar(&f.actor, "actor", "", "who decides; recorded (default: the OS user and host)")
+	f.bind(cmd)
 	flags.StringVar(&f.evidence, "evidence", "", "anything worth keeping with it: JSON, @FILE, or -")
 	flags.StringVar(&f.state, "state", "", "state that you saw (default: as read now)")
 	flags.Int32Var(&f.epoch, "epoch", 0, "epoch that you saw (default: as read now)")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "show the exact transition and change nothing")
-	flags.Bool("yes", false, "accepted by all writes; this one never asks")
 	if v.event == fsm.Retry {
 		flags.StringVar(&f.override, "override", "", "how you know that the last attempt cannot land any more; recorded")
 		flags.StringVar(&f.args, "args", "", "run with these arguments, under a new idempotency key: JSON, @FILE, or -")

@@ -21,12 +21,26 @@ func (x *examination) identity(ctx context.Context) {
 	case err != nil:
 		x.failed("identity", err)
 	case !settings.Adopted:
-		x.add("identity", checkFail, "this database is a copy that nobody adopted; nothing runs on it",
-			"if it is the real one now, and the other is stopped: writ adopt --why …")
+		x.copied(ctx)
 	case settings.Paused:
-		x.add("identity", checkWarn, settings.Reason(), "when the reason is gone: writ adopt --why …")
+		x.add("identity", checkWarn, settings.Reason(), "when the reason is gone: writ resume --why …")
 	default:
 		x.add("identity", checkOK, "adopted and not paused, installation "+settings.Installation.String()[:8], "")
+	}
+}
+
+// copied: a database that nobody adopted, and what to do about it.
+func (x *examination) copied(ctx context.Context) {
+	const detail = "this database is a copy that nobody adopted; nothing runs on it"
+	switch yes, ago, by, err := quarantinedHere(ctx, x.pool); {
+	case err != nil:
+		x.failed("identity", err)
+	case yes:
+		x.add("identity", checkFail, fmt.Sprintf("%s; a quarantine was made %s ago by %s", detail, span(ago), by),
+			"next, when the other database is stopped: writ adopt --why …")
+	default:
+		x.add("identity", checkFail, detail, "a staging copy: leave it. Restored, or an unclean failover, and the other one is stopped: "+
+			"writ quarantine --since TIME, then writ adopt. Nothing lost: writ adopt --nothing-lost")
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/uuid"
+	"github.com/spf13/cobra"
 
 	"github.com/writhq/writ/intent"
 )
@@ -88,6 +89,14 @@ func parseSpan(s string) (time.Duration, bool) {
 
 // reasonFlags are the flags of everything that overrules the engine.
 type reasonFlags struct{ why, actor string }
+
+// bind adds them to a verb.
+func (f *reasonFlags) bind(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVar(&f.why, "why", "", "the reason, at least 10 characters; recorded (required)")
+	flags.StringVar(&f.actor, "actor", "", "who decides; recorded (default: the OS user and host)")
+	flags.Bool("yes", false, "accepted by all writes; this one never asks")
+}
 
 // reason checks them. The database does too; here the message can name the flags.
 func (f reasonFlags) reason() (actor, why string, err error) {

@@ -39,11 +39,13 @@ func TestReconcile(t *testing.T) {
 	s.create(nil)
 	s.db.Run(t, "UPDATE writ.intents SET run_at = now() - interval '10 min'")
 	s.db.Run(t, "DELETE FROM writ.outbox")
+	s.writ("reconcile", "--once", "--dry-run").golden(t, "reconcile_dry_run")
+	s.writ("reconcile", "--once", "--dry-run", "--limit", "0", "-o", "json").golden(t, "reconcile_dry_run_json")
 	s.writ("reconcile", "--once").golden(t, "reconcile_table")
 	s.writ("reconcile", "--once", "-o", "json").golden(t, "reconcile_json")
 	s.db.Run(t, "UPDATE writ.settings SET paused_at = now(), paused_by = 'ann', paused_why = 'the bank is down'")
 	s.writ("reconcile", "--once").want(t, exitNotAllowed, "paused: the bank is down")
-	s.writ("adopt", "--why", "the bank is back again", "--actor", "ann").golden(t, "adopt")
+	s.writ("resume", "--why", "the bank is back again", "--actor", "ann").golden(t, "resume")
 	s.writ("reconcile", "--once").want(t, exitOK)
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/writhq/writ"
 	"github.com/writhq/writ/intent"
 	"github.com/writhq/writ/migrations"
+	"github.com/writhq/writ/reconciler"
 )
 
 const (
@@ -24,7 +25,7 @@ const (
 )
 
 func (a *app) runCommand() *cobra.Command {
-	var roles []string
+	var roles, schedules []string
 	var listen string
 	cmd := &cobra.Command{
 		Use:   "run",
@@ -35,14 +36,28 @@ Any number may run side by side. Workers are not here: handlers are the applicat
 (package workers). Outages of the database and of the broker are survived once it runs.`,
 		Example: "  writ run --listen 127.0.0.1:9464",
 		Args:    words(),
-		RunE:    func(cmd *cobra.Command, _ []string) error { return a.run(cmd.Context(), roles, listen) },
+		RunE:    func(cmd *cobra.Command, _ []string) error { return a.run(cmd.Context(), roles, schedules, listen) },
 	}
 	cmd.Flags().StringSliceVar(&roles, "roles", []string{roleRelay, roleReconciler}, "what to run")
 	cmd.Flags().StringVar(&listen, "listen", "", "address of /livez, /readyz and /metrics, like 127.0.0.1:9464 (default: not served)")
+	cmd.Flags().StringArrayVar(&schedules, "schedule", nil, "when a duty of the reconciler is done: DUTY=CRON in UTC, DUTY='@every 5s' or DUTY=never;\nthe duties are requeue, recover, flag (default: every 5 s), sweep and prune (every minute)")
 	return cmd
 }
 
-func (a *app) run(ctx context.Context, roles []string, listen string) error {
+// parseSchedules reads DUTY=WHEN.
+func parseSchedules(words []string) (map[reconciler.Duty]string, error) {
+	out := map[reconciler.Duty]string{}
+	for _, word := range words {
+		duty, when, ok := strings.Cut(word, "=")
+		if !ok {
+			return nil, usage("--schedule %s: give DUTY=WHEN, like prune='0 3 * * *'", clean(word))
+		}
+		out[reconciler.Duty(duty)] = when
+	}
+	return out, nil
+}
+
+func (a *app) run(ctx context.Context, roles, schedules []string, listen string) error {
 	for _, role := range roles {
 		if role == "workers" || role == "worker" {
 			return usage("--roles %s: handlers are the application's own code; run them with package workers", role)
@@ -53,6 +68,13 @@ func (a *app) run(ctx context.Context, roles []string, listen string) error {
 	}
 	if len(roles) == 0 {
 		return usage("--roles is empty: give %s, %s or both", roleRelay, roleReconciler)
+	}
+	when, err := parseSchedules(schedules)
+	if err != nil {
+		return err
+	}
+	if err := (reconciler.Config{Schedules: when}).Check(); err != nil {
+		return usage("--schedule: %v", err)
 	}
 	pool, err := a.connect(ctx)
 	if err != nil {
@@ -72,7 +94,9 @@ func (a *app) run(ctx context.Context, roles []string, listen string) error {
 		parts[i] = writ.Role(role)
 	}
 	log.Info("running", "roles", strings.Join(roles, ","))
-	if err := writ.Run(ctx, pool, a.amqp, nil, writ.Config{Roles: parts, Listen: listen, Log: log}); err != nil {
+	if err := writ.Run(ctx, pool, a.amqp, nil, writ.Config{
+		Roles: parts, Listen: listen, Log: log, Reconciler: reconciler.Config{Schedules: when},
+	}); err != nil {
 		return err
 	}
 	log.Info("stopped")

@@ -25,6 +25,9 @@ func TestUsage(t *testing.T) {
 		{"reconcile", "--once"},
 		{"run --roles workers", "package workers"},
 		{"run --roles king", "relay and reconciler"},
+		{"run --schedule prune", "DUTY=WHEN"},
+		{"run --schedule dance=never", "there is no such duty"},
+		{"reconcile --once --limit -1", "--limit"},
 	} {
 		t.Run(c.args, func(t *testing.T) { call(t, "", strings.Fields(c.args)...).want(t, exitUsage, c.says) })
 	}

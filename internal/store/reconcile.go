@@ -13,7 +13,7 @@ import (
 
 // Lead takes or renews the lease name and reports whether holder has it now.
 func (s *Store) Lead(ctx context.Context, name string, holder uuid.UUID, ttl time.Duration) (bool, error) {
-	rows, err := s.pool.Query(ctx, writsql.Statement("Lead"), name, holder, ttl)
+	rows, err := s.db.Query(ctx, writsql.Statement("Lead"), name, holder, ttl)
 	if err != nil {
 		return false, fmt.Errorf("lease: %w", Explain(err))
 	}
@@ -26,7 +26,7 @@ func (s *Store) Lead(ctx context.Context, name string, holder uuid.UUID, ttl tim
 
 // Resign gives the lease back.
 func (s *Store) Resign(ctx context.Context, name string, holder uuid.UUID) error {
-	_, err := s.pool.Exec(ctx, writsql.Statement("Resign"), name, holder)
+	_, err := s.db.Exec(ctx, writsql.Statement("Resign"), name, holder)
 	return err
 }
 
@@ -40,7 +40,7 @@ type Observation struct {
 // Observe makes one.
 func (s *Store) Observe(ctx context.Context) (Observation, error) {
 	var o Observation
-	if err := s.pool.QueryRow(ctx, writsql.Statement("Observe")).Scan(&o.At, &o.Started, &o.Open); err != nil {
+	if err := s.db.QueryRow(ctx, writsql.Statement("Observe")).Scan(&o.At, &o.Started, &o.Open); err != nil {
 		return o, fmt.Errorf("observe: %w", Explain(err))
 	}
 	return o, nil
@@ -103,27 +103,37 @@ func (s *Store) StalePending(ctx context.Context, after Place, threshold time.Du
 	return w, nil
 }
 
-// Requeue writes new hints for rows that are still as read, and returns how many.
-func (s *Store) Requeue(ctx context.Context, hints []Stale) (int64, error) {
+// Requeued is a row that got a new hint.
+type Requeued struct {
+	Hint
+	Requeues int32 // hints written again so far; 0 for a recovery
+}
+
+// Requeue writes new hints for rows that are still as read, and returns those.
+func (s *Store) Requeue(ctx context.Context, hints []Stale) (done []Requeued, err error) {
 	ids, epochs := make(UUIDs, len(hints)), make([]int32, len(hints))
 	for i, h := range hints {
 		ids[i], epochs[i] = h.ID, h.Epoch
 	}
-	var n int64
-	err := s.transaction(ctx, func(tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, writsql.Statement("Requeue"), ids, epochs)
-		n = tag.RowsAffected()
+	err = s.transaction(ctx, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, writsql.Statement("Requeue"), ids, epochs)
+		if err != nil {
+			return err
+		}
+		done, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (r Requeued, err error) {
+			return r, row.Scan(&r.ID, &r.Kind, &r.Epoch, &r.Requeues)
+		})
 		return err
 	})
 	if err != nil {
-		return 0, fmt.Errorf("requeue: %w", err)
+		return nil, fmt.Errorf("requeue: %w", err)
 	}
-	return n, nil
+	return done, nil
 }
 
 // LongestTTL returns the longest TTL of the workers that seem to have died.
 func (s *Store) LongestTTL(ctx context.Context) (longest time.Duration, err error) {
-	err = s.pool.QueryRow(ctx, writsql.Statement("LongestTTL")).Scan(&longest)
+	err = s.db.QueryRow(ctx, writsql.Statement("LongestTTL")).Scan(&longest)
 	return longest, err
 }
 
@@ -159,74 +169,112 @@ type Observed struct {
 	Fresh time.Duration // how old that may be for anybody to be taken for dead on it
 }
 
+// Settled is an attempt of a dead worker, and what became of it.
+type Settled struct {
+	Class  string // of its kind; empty: nothing was done
+	Kind   string
+	Did    string // flagged, retried or failed
+	Worker uuid.UUID
+	Silent *time.Duration // since the worker's last heartbeat; nil: the worker has no row any more
+}
+
 // SettleOrphan flags an attempt whose worker died, or retries it if its kind is idempotent. Where the
 // observation is not fresh any more nothing is done. silence is the shortest that
-// any worker is taken for dead after. It returns the kind's class, or
-// nothing if the row had moved or its worker is back.
-func (s *Store) SettleOrphan(ctx context.Context, h Hint, observed Observed, silence time.Duration) (class string, err error) {
+// any worker is taken for dead after. It returns nothing if the row had moved or its worker is back.
+func (s *Store) SettleOrphan(ctx context.Context, h Hint, observed Observed, silence time.Duration) (done Settled, err error) {
 	err = s.transaction(ctx, func(tx pgx.Tx) error {
-		err := tx.QueryRow(ctx, writsql.Statement("SettleOrphan"), h.ID, h.Epoch, observed.Last, observed.Fresh, silence, observed.Since).Scan(&class)
+		var worker *uuid.UUID
+		var seconds *float64
+		err := tx.QueryRow(ctx, writsql.Statement("SettleOrphan"), h.ID, h.Epoch, observed.Last, observed.Fresh, silence, observed.Since).
+			Scan(&done.Class, &done.Kind, &done.Did, &worker, &seconds)
 		if err == pgx.ErrNoRows {
 			return nil
+		}
+		if worker != nil {
+			done.Worker = *worker
+		}
+		if seconds != nil {
+			done.Silent = new(time.Duration(*seconds * float64(time.Second)))
 		}
 		return err
 	})
 	if err != nil {
-		return "", fmt.Errorf("settle orphan %s: %w", h.ID, err)
+		return Settled{}, fmt.Errorf("settle orphan %s: %w", h.ID, err)
 	}
-	return class, nil
+	return done, nil
 }
 
 // Swept notes that all that these dead workers held was looked at.
 func (s *Store) Swept(ctx context.Context, workers []uuid.UUID) error {
-	_, err := s.pool.Exec(ctx, writsql.Statement("Swept"), workers)
+	_, err := s.db.Exec(ctx, writsql.Statement("Swept"), workers)
 	return err
 }
 
 // ForgetWorkers removes rows of workers that are long dead.
 func (s *Store) ForgetWorkers(ctx context.Context) error {
-	_, err := s.pool.Exec(ctx, writsql.Statement("ForgetWorkers"))
+	_, err := s.db.Exec(ctx, writsql.Statement("ForgetWorkers"))
 	return err
 }
 
-// RequeueOwed writes new hints for recoveries whose hint was lost, and returns how many.
-func (s *Store) RequeueOwed(ctx context.Context) (int64, error) {
-	var n int64
-	err := s.transaction(ctx, func(tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, writsql.Statement("Owed"))
-		n = tag.RowsAffected()
+// RequeueOwed writes new hints for recoveries whose hint was lost, and returns them.
+func (s *Store) RequeueOwed(ctx context.Context) (done []Requeued, err error) {
+	err = s.transaction(ctx, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, writsql.Statement("Owed"))
+		if err != nil {
+			return err
+		}
+		done, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (r Requeued, err error) {
+			return r, row.Scan(&r.ID, &r.Kind, &r.Epoch)
+		})
 		return err
 	})
 	if err != nil {
-		return 0, fmt.Errorf("look for recoveries: %w", err)
+		return nil, fmt.Errorf("look for recoveries: %w", err)
 	}
-	return n, nil
+	return done, nil
 }
 
 // Expiry is a kind and final state with the moment from which its rows are kept.
 type Expiry struct {
 	Kind, State string
 	Before      time.Time
+	From        time.Time // rows finished earlier are not looked at
 }
 
 // Expiries lists what may be pruned.
 func (s *Store) Expiries(ctx context.Context) ([]Expiry, error) {
-	rows, err := s.pool.Query(ctx, writsql.Statement("PruneKinds"))
+	rows, err := s.db.Query(ctx, writsql.Statement("PruneKinds"))
 	if err != nil {
 		return nil, fmt.Errorf("read retention: %w", err)
 	}
-	return pgx.CollectRows(rows, pgx.RowToStructByPos[Expiry])
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (e Expiry, err error) {
+		return e, row.Scan(&e.Kind, &e.State, &e.Before)
+	})
 }
 
-// Prune deletes up to limit rows, their keys and their log, in one transaction, and returns how many.
-func (s *Store) Prune(ctx context.Context, e Expiry, limit int) (int, error) {
-	var ids []uuid.UUID
-	err := s.transaction(ctx, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, writsql.Statement("Prune"), e.Kind, e.State, e.Before, limit)
+// Pruned is a row that was deleted.
+type Pruned struct {
+	ID    uuid.UUID
+	Epoch int32
+	Age   time.Duration // since it was finished
+}
+
+// Prune deletes up to limit rows, their keys and their log, in one transaction, and returns them.
+func (s *Store) Prune(ctx context.Context, e Expiry, limit int) (done []Pruned, err error) {
+	err = s.transaction(ctx, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, writsql.Statement("Prune"), e.Kind, e.State, e.Before, limit, e.From)
 		if err != nil {
 			return err
 		}
-		if ids, err = pgx.CollectRows(rows, pgx.RowTo[uuid.UUID]); err != nil || len(ids) == 0 {
+		var ids UUIDs
+		done, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (p Pruned, err error) {
+			var seconds float64
+			err = row.Scan(&p.ID, &p.Epoch, &seconds)
+			p.Age = time.Duration(seconds * float64(time.Second))
+			ids = append(ids, p.ID)
+			return p, err
+		})
+		if err != nil || len(ids) == 0 {
 			return err
 		}
 		// A statement of its own: the log's guard looks whether the intent is gone.
@@ -234,13 +282,13 @@ func (s *Store) Prune(ctx context.Context, e Expiry, limit int) (int, error) {
 		return err
 	})
 	if err != nil {
-		return 0, fmt.Errorf("prune %s %s: %w", e.State, e.Kind, err)
+		return nil, fmt.Errorf("prune %s %s: %w", e.State, e.Kind, err)
 	}
-	return len(ids), nil
+	return done, nil
 }
 
 func (s *Store) ids(ctx context.Context, statement string) ([]uuid.UUID, error) {
-	rows, err := s.pool.Query(ctx, writsql.Statement(statement))
+	rows, err := s.db.Query(ctx, writsql.Statement(statement))
 	if err != nil {
 		return nil, err
 	}

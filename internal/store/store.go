@@ -23,7 +23,10 @@ import (
 )
 
 // Store runs the engine's statements on a pool that the caller owns and closes.
-type Store struct{ pool *pgxpool.Pool }
+type Store struct {
+	pool *pgxpool.Pool
+	db   database // pool, but in a rehearsal
+}
 
 // CheckPool reports a pool that the engine's statements cannot run on: pgx must learn their parameter types from the
 // server. Behind a pgbouncer in transaction mode that cannot keep prepared statements, cache_describe is the mode to use.
@@ -36,7 +39,7 @@ func CheckPool(pool *pgxpool.Pool) error {
 }
 
 // New returns a store on pool.
-func New(pool *pgxpool.Pool) *Store { return &Store{pool: pool} }
+func New(pool *pgxpool.Pool) *Store { return &Store{pool: pool, db: pool} }
 
 // readCommitted is the isolation of every engine transaction, whatever the session's default: the compare-and-set
 // statements rely on seeing rows as they are after a lock was waited for.
@@ -53,7 +56,7 @@ type share func(part func(context.Context, pgx.Tx) error) error
 // shared is transaction for a unit that an application has a part in.
 func (s *Store) shared(ctx context.Context, do func(pgx.Tx, share) error) error {
 	entered := false
-	err := pgx.BeginTxFunc(ctx, s.pool, readCommitted, func(tx pgx.Tx) error {
+	err := pgx.BeginTxFunc(ctx, s.db, readCommitted, func(tx pgx.Tx) error {
 		var before [7]string
 		b := &pgx.Batch{}
 		b.Queue(writsql.Statement("ApplicationSettings")).QueryRow(func(row pgx.Row) error {
@@ -100,7 +103,7 @@ func (s Settings) Reason() string {
 	case s.Open:
 		return ""
 	case !s.Adopted:
-		return "this database is a copy that nobody adopted: if it is the real one now, run writ adopt"
+		return "this database is a copy that nobody adopted: if it is the real one now, writ adopt --help says what to do"
 	default:
 		return "paused: " + s.PausedWhy
 	}

@@ -16,9 +16,10 @@ WITH l AS MATERIALIZED (
     SELECT * FROM writ.log WHERE intent_id = $1
 ), begun AS (
     SELECT started_at, max(epoch) AS epoch, max(attempt) AS attempt, max(worker_id::text) AS worker FROM (
-        SELECT started_at, CASE WHEN state = 'sending' OR event = 'succeeded' THEN epoch END AS epoch,
-            CASE WHEN state = 'sending' OR event = 'succeeded' THEN attempt END AS attempt, worker_id
-        FROM writ.intents WHERE id = $1 AND started_at IS NOT NULL
+        SELECT started_at, CASE WHEN event IN ('attempted', 'succeeded') THEN epoch END AS epoch,
+            CASE WHEN event IN ('attempted', 'succeeded') THEN attempt END AS attempt, worker_id
+        -- A quarantine notes the earliest start of an attempt that nobody knows of, if there was one.
+        FROM writ.intents WHERE id = $1 AND started_at IS NOT NULL AND (event <> 'quarantined' OR attempt > 0)
         UNION ALL
         SELECT (evidence ->> 'started_at')::timestamptz, CASE WHEN actor IN ('worker', 'reconciler') OR evidence ->> 'from' = 'sending' THEN epoch END,
             CASE WHEN actor IN ('worker', 'reconciler') THEN (evidence ->> 'begun')::int END, worker_id
@@ -32,7 +33,7 @@ SELECT at, event, actor, coalesce(epoch, 0), coalesce(why, ''), coalesce(evidenc
     SELECT started_at, 1, 0, 'attempted', coalesce('worker ' || worker, 'worker'), epoch, coalesce('attempt ' || attempt, 'an attempt'), NULL, NULL FROM begun
     UNION ALL
     SELECT flagged_at, 2, 0, 'flagged', 'by hand', epoch, flag_reason, NULL, NULL
-    FROM writ.intents i WHERE id = $1 AND flagged_at IS NOT NULL AND NOT EXISTS (SELECT FROM l WHERE l.event = 'flagged' AND l.epoch = i.epoch)
+    FROM writ.intents i WHERE id = $1 AND flagged_at IS NOT NULL AND NOT EXISTS (SELECT FROM l WHERE l.event = 'flagged' AND l.epoch = i.epoch OR l.event = 'quarantined')
     UNION ALL
     SELECT at, 2, id, event, CASE WHEN actor = 'worker' THEN coalesce('worker ' || worker_id, actor) ELSE actor END, epoch, why, evidence - '{begun,started_at}'::text[], db_user FROM l
     UNION ALL

@@ -59,8 +59,10 @@ WITH stale AS MATERIALIZED (
 ), l AS (
     INSERT INTO writ.log (intent_id, epoch, event, actor, why, evidence)
     SELECT id, epoch, 'requeued', 'reconciler', 'its hint seems lost', jsonb_build_object('requeues', requeues) FROM u
+), o AS (
+    INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op) SELECT clock_timestamp(), kind, id, epoch, 'run' FROM u
 )
-INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op) SELECT clock_timestamp(), kind, id, epoch, 'run' FROM u;
+SELECT id, kind, epoch, requeues FROM u;
 
 -- name: LongestTTL
 -- Of the workers that seem to have died.
@@ -118,7 +120,8 @@ WITH dead AS MATERIALIZED (
         'reconciler', d.worker_id, 'worker-died', jsonb_build_object('attempt', d.attempt, 'class', d.class, 'heartbeat_at', d.heartbeat_at, 'started_at', d.started_at, 'begun', d.attempt)
     FROM dead d
 )
-SELECT class FROM dead;
+SELECT class, kind, CASE WHEN class <> 'idempotent' THEN 'flagged' WHEN attempt < max_attempts THEN 'retried' ELSE 'failed' END,
+    worker_id, extract(epoch FROM now() - heartbeat_at)::float8 FROM dead;
 
 -- name: Swept
 -- All that these dead workers held was looked at. One that is back has a fresh heartbeat and is left alone.
@@ -137,7 +140,8 @@ WITH u AS (
         ORDER BY c.probe_at LIMIT 1000 FOR NO KEY UPDATE SKIP LOCKED))
     RETURNING i.id, i.kind, i.epoch
 )
-INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op) SELECT clock_timestamp(), kind, id, epoch, 'recover' FROM u;
+INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op) SELECT clock_timestamp(), kind, id, epoch, 'recover' FROM u
+RETURNING intent_id, kind, epoch;
 
 -- name: PruneKinds
 -- Kinds with the oldest moment that each final state is kept from; null: for ever. Rows of kinds that
@@ -151,17 +155,18 @@ CROSS JOIN LATERAL (
 WHERE keep IS NOT NULL;
 
 -- name: Prune
--- Deletes up to $4 finished rows of a kind and state that are older than $3, with their keys and log.
+-- Deletes up to $4 finished rows of a kind and state that were finished before $3, with their keys and log; from $5 on, to
+-- leave out those of other states that are kept for longer.
 WITH d AS (
     DELETE FROM writ.intents WHERE ctid = ANY (ARRAY(
-        SELECT ctid FROM writ.intents WHERE kind = $1 AND finished_at < $3::timestamptz AND finished_at IS NOT NULL AND state = $2
+        SELECT ctid FROM writ.intents WHERE kind = $1 AND finished_at < $3::timestamptz AND finished_at >= $5::timestamptz AND finished_at IS NOT NULL AND state = $2
           AND (probe_at IS NULL OR NOT EXISTS (SELECT FROM writ.kinds k WHERE k.name = $1 AND k.recovers))
         ORDER BY finished_at LIMIT $4::int FOR UPDATE SKIP LOCKED))
-    RETURNING id
+    RETURNING id, epoch, finished_at
 ), k AS (
     DELETE FROM writ.keys WHERE intent_id = ANY (ARRAY(SELECT id FROM d))
 )
-SELECT id FROM d;
+SELECT id, epoch, extract(epoch FROM now() - finished_at)::float8 FROM d;
 
 -- name: PruneLog
 DELETE FROM writ.log WHERE intent_id = ANY ($1::uuid[]);

@@ -70,7 +70,7 @@ func (f *field) ticks(ctx context.Context) (Sample, error) {
 	}
 	defer pool.Close()
 	r, err := reconciler.New(pool, reconciler.Config{
-		Schedule: "@every 1s", Sweep: time.Millisecond, Prune: time.Millisecond, Log: slog.New(slog.DiscardHandler),
+		Schedule: "@every 1s", Schedules: map[reconciler.Duty]string{reconciler.Sweep: "@every 1s", reconciler.Prune: "@every 1s"}, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		return Sample{}, err

@@ -14,7 +14,7 @@ import (
 
 // The rows and columns, in the order of the picture.
 var (
-	steps  = []string{"create", "relay", "claim", "run", "finish", "retry", "flag", "requeue", "verbs"}
+	steps  = []string{"create", "relay", "claim", "run", "finish", "retry", "flag", "requeue", "verbs", "quarantine"}
 	faults = []string{"sigkill", "commit-cut", "commit-answer-lost", "broker-cut", "confirm-lost", "message-returned"}
 
 	titles = map[string]string{
@@ -119,6 +119,11 @@ var cells = []cell{
 	{"verbs", "commit-cut", "recovery", "owed, recovered once", recovering(cut)},
 	{"verbs", "commit-answer-lost", "deciding", "counts once, again refused", deciding(answerLost)},
 	{"verbs", "commit-answer-lost", "recovery", "recovered once", recovering(answerLost)},
+
+	{"quarantine", "sigkill", "before COMMIT", "nothing held; held again", quarantining(killedBefore)},
+	{"quarantine", "sigkill", "after COMMIT", "held, and again", quarantining(killedAfter)},
+	{"quarantine", "commit-cut", "", "nothing held; held again", quarantining(cut)},
+	{"quarantine", "commit-answer-lost", "", "held, and again", quarantining(answerLost)},
 }
 
 // gap is a part of the table that does not apply, and why.
@@ -137,6 +142,7 @@ var gaps = []gap{
 	{"flag", faults[3:], "A flag is written to Postgres only, by the worker as by the reconciler."},
 	{"requeue", faults[3:], "The reconciler speaks to no broker; its hint goes through the outbox, and so through the relay."},
 	{"verbs", faults[3:], "A decision is one statement in Postgres; what it sets going goes through the outbox, and so through the relay."},
+	{"quarantine", faults[3:], "A quarantine is one statement in Postgres, on a database in which nothing is published."},
 }
 
 func TestMatrix(t *testing.T) {

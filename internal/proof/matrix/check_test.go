@@ -131,7 +131,8 @@ func (w *world) versions(id intent.ID) []version {
 	return out
 }
 
-// checkVersions holds a row's history against the state machine: legal moves, and epochs that rise by 1 without gaps.
+// checkVersions holds a row's history against the state machine: legal moves, and epochs that rise by 1 without gaps,
+// but in a quarantine.
 func checkVersions(t *testing.T, versions []version) {
 	t.Helper()
 	for n, v := range versions {
@@ -142,6 +143,9 @@ func checkVersions(t *testing.T, versions []version) {
 			continue
 		}
 		before := versions[n-1]
+		if v.Event == string(fsm.Quarantined) && v.Epoch == before.Epoch+1000 && v.Flagged && v.Worker == nil {
+			continue
+		}
 		if step := v.Epoch - before.Epoch; step < 0 || step > 1 {
 			t.Errorf("I3: epoch %d came after %d", v.Epoch, before.Epoch)
 		}

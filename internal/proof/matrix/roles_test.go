@@ -127,7 +127,8 @@ func newPart(role string, s servers, ttl time.Duration, log *slog.Logger) (p par
 		p, err = dispatch.New(pool, s.Broker, dispatch.Config{Log: log, Poll: 20 * time.Millisecond, ConfirmTimeout: 300 * time.Millisecond})
 	case reconciles:
 		p, err = reconciler.New(pool, reconciler.Config{
-			Log: log, Schedule: "@every 1s", RequeueAfter: staleAfter, WorkerTTL: 800 * time.Millisecond, Lease: 500 * time.Millisecond, Prune: -1,
+			Log: log, Schedule: "@every 1s", RequeueAfter: staleAfter, WorkerTTL: 800 * time.Millisecond, Lease: 500 * time.Millisecond,
+			Schedules: map[reconciler.Duty]string{reconciler.Prune: "never"},
 		})
 	case worker:
 		mux := workers.NewMux()
@@ -175,6 +176,10 @@ func carryOut(ctx context.Context, role, database string, o order) (before bool,
 			return err
 		})
 		return created.Existed, err
+	}
+	if o.Verb == quarantines {
+		_, err := intent.Quarantine(ctx, conn, time.Now().Add(-time.Minute), intent.Word{Actor: "ann", Why: "restored from the backup"}, nil)
+		return false, err
 	}
 	verb := verbs[o.Verb].do
 	_, err = verb(ctx, conn, intent.Verdict{

@@ -154,7 +154,7 @@ func (c *child) engine(ctx context.Context, role Role) error {
 		return r.Run(ctx)
 	}
 	r, err := reconciler.New(pool, reconciler.Config{
-		Schedule: "@every 1s", RequeueAfter: requeueAfter, WorkerTTL: ttl, Lease: 3 * time.Second, Sweep: 5 * time.Second, Log: c.log,
+		Schedule: "@every 1s", RequeueAfter: requeueAfter, WorkerTTL: ttl, Lease: 3 * time.Second, Schedules: map[reconciler.Duty]string{reconciler.Sweep: "@every 5s"}, Log: c.log,
 	})
 	if err != nil {
 		return err

@@ -1,0 +1,90 @@
+package intent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	writsql "github.com/writhq/writ/sql"
+)
+
+// Word is what a person has to say who overrules the engine; both are required and recorded.
+type Word struct {
+	Actor string // who
+	Why   string // the reason, at least 10 characters
+}
+
+func (w Word) check() error {
+	return errors.Join(checkText("actor", w.Actor, 255), checkText("why", w.Why, maxReason))
+}
+
+// Pause stops everything, or, if kind is not empty, that kind, until [Resume]. Nothing new is begun; running handlers go
+// on, and intents can still be created. Pausing what is paused replaces who and why. Errors: ErrInvalid, ErrNotFound
+// (nobody ever declared the kind), or the database's.
+func Pause(ctx context.Context, db DB, kind string, w Word) error {
+	return w.say(ctx, db, "Pause", kind)
+}
+
+// Resume ends a pause. It adopts nothing: a copied database stays closed. Errors: ErrInvalid, ErrIllegal (it is not
+// paused), or the database's.
+func Resume(ctx context.Context, db DB, kind string, w Word) error {
+	return w.say(ctx, db, "Resume", kind)
+}
+
+func (w Word) say(ctx context.Context, db DB, statement, kind string) error {
+	if err := w.check(); err != nil {
+		return err
+	}
+	var name *string
+	if kind != "" {
+		name = &kind
+	}
+	rows, err := db.Query(ctx, writsql.Statement(statement), w.Actor, w.Why, name)
+	if err == nil {
+		rows.Close()
+		err = rows.Err()
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", statement, explain(err, nil))
+	}
+	return nil
+}
+
+// Quarantined is what a quarantine did.
+type Quarantined struct {
+	Flagged int64 `json:"flagged"` // intents that may have been run: sending and ambiguous now, without a holder
+	Fenced  int64 `json:"fenced"`  // intents that cannot have been run, or may be run again: only their epoch was raised
+	Errors  int64 `json:"errors"`  // intents in error, which stand as they were; somebody may have retried them in what is lost
+}
+
+// Quarantine is for a database that lost what happened after since, though its effects stand in the outside world: a
+// restore from a backup, an unclean failover. Every open intent that is due, of a kind that is not idempotent, may have
+// been run in what is lost: it becomes ambiguous, to be settled by its probe or a person. The epochs of all open intents
+// are raised by 1000, so that hints and workers that are left from then find nothing. since is the moment that the
+// database went back to, rather too early than too late; it is recorded with each intent.
+//
+// It is one transaction, in which all open rows are locked, and blocks for about 20 s for each million of them. Done twice
+// it does no harm. Errors: ErrIllegal if work goes on in this database (pause it, or let it be unadopted), ErrInvalid,
+// or the database's.
+func Quarantine(ctx context.Context, db DB, since time.Time, w Word, evidence json.RawMessage) (q Quarantined, err error) {
+	if err := w.check(); err != nil {
+		return q, err
+	}
+	if evidence != nil {
+		if _, err := encode("evidence", evidence, 1<<20); err != nil {
+			return q, err
+		}
+	}
+	rows, err := db.Query(ctx, writsql.Statement("Quarantine"), since, w.Actor, w.Why, evidence)
+	if err == nil {
+		q, err = pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[Quarantined])
+	}
+	if err != nil {
+		return q, fmt.Errorf("quarantine: %w", explain(err, nil))
+	}
+	return q, nil
+}
