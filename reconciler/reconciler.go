@@ -30,6 +30,7 @@ type Reconciler struct {
 	watch watch
 	place store.Place // where the look for stale rows goes on
 	swept time.Time   // last full sweep
+	asked time.Time   // last sweep for probes
 	prune time.Time   // last pruning
 }
 
@@ -54,6 +55,7 @@ type Report struct {
 	Flagged  int // attempts whose worker died, now ambiguous
 	Retried  int // the same, idempotent, to be run again
 	Pruned   int // rows past their retention
+	Probed   int // probes that are asked (again), because a hint was lost or none was planned
 
 	// Suspended: lost hints were not looked for, because the relay is so far behind (10,000 hints overdue by more than
 	// RequeueAfter) that lost cannot be told from late. The next look tries again.
@@ -65,6 +67,7 @@ func (r *Report) add(o Report) {
 	r.Flagged += o.Flagged
 	r.Retried += o.Retried
 	r.Pruned += o.Pruned
+	r.Probed += o.Probed
 	r.Suspended = r.Suspended || o.Suspended
 }
 
@@ -176,7 +179,7 @@ func (r *Reconciler) look(ctx context.Context) (Report, error) {
 		r.place = store.Place{}
 		return report, nil // paused, or a copy that nobody adopted
 	}
-	return report, errors.Join(r.requeue(ctx, &report), r.settleDead(ctx, &report), r.pruneOld(ctx, &report))
+	return report, errors.Join(r.requeue(ctx, &report), r.settleDead(ctx, &report), r.askProbes(ctx, &report), r.pruneOld(ctx, &report))
 }
 
 // requeue writes hints again for pending rows whose hint seems lost, and for recoveries.
@@ -314,7 +317,7 @@ func (r *Reconciler) note(report Report) {
 		r.cfg.Log.Warn("reconciler: the relay is far behind, so lost hints are not looked for")
 	}
 	if report != (Report{}) && report != (Report{Suspended: true}) {
-		r.cfg.Log.Info("reconciler: looked", "requeued", report.Requeued, "flagged", report.Flagged, "retried", report.Retried, "pruned", report.Pruned)
+		r.cfg.Log.Info("reconciler: looked", "requeued", report.Requeued, "flagged", report.Flagged, "retried", report.Retried, "probed", report.Probed, "pruned", report.Pruned)
 	}
 }
 

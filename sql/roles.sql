@@ -64,6 +64,8 @@ BEGIN
     GRANT SELECT, INSERT, UPDATE ON writ.kinds TO writ_worker;
     GRANT SELECT ON writ.settings, writ.outbox TO writ_worker;
     GRANT SELECT, INSERT ON writ.log TO writ_worker;
+    GRANT EXECUTE ON FUNCTION writ.probed(uuid, int, timestamptz, timestamptz, text, timestamptz, interval, interval, interval, uuid, text, jsonb),
+        writ.late_meaning(uuid, int, text) TO writ_worker;
 
     GRANT SELECT, INSERT, UPDATE, DELETE ON writ.outbox, writ.relay, writ.leader TO writ_relay;
     GRANT SELECT ON writ.kinds, writ.settings TO writ_relay;
@@ -73,8 +75,8 @@ BEGIN
     GRANT EXECUTE ON FUNCTION writ.is_open(), writ.fingerprint() TO writ_worker, writ_relay, writ_viewer, writ_operator;
 
     GRANT SELECT ON ALL TABLES IN SCHEMA writ TO writ_viewer, writ_operator;
-    GRANT EXECUTE ON FUNCTION writ.why(uuid), writ.span(interval), writ.retry_danger(writ.intents), writ.ways_out(text, boolean)
-        TO writ_viewer, writ_operator;
+    GRANT EXECUTE ON FUNCTION writ.why(uuid), writ.span(interval), writ.retry_danger(writ.intents), writ.ways_out(text, boolean),
+        writ.probe_standing(writ.intents), writ.late_truth(uuid) TO writ_viewer, writ_operator;
     GRANT EXECUTE ON FUNCTION writ.happened(uuid, text, int, text, text, jsonb), writ.give_up(uuid, text, int, text, text, jsonb),
         writ.cancel(uuid, text, int, text, text, jsonb),
         writ.retry(uuid, text, int, text, text, jsonb, text, jsonb, boolean), writ.adopt(text, text) TO writ_operator;

@@ -58,10 +58,11 @@ BEGIN
 
     IF s.status = 'sent' THEN
         IF ending.event = 'happened' THEN
-            RETURN format('sent: %s said %s ago that it happened: %s', ending.actor, writ.span(now() - s.finished_at), ending.why);
+            RETURN format('sent: %s said %s ago that it happened: %s', ending.actor, writ.span(now() - s.finished_at), ending.why)
+                || writ.late_truth(id);
         END IF;
         RETURN format('sent: done %s ago at attempt %s, %s after it was requested', writ.span(now() - s.finished_at), s.attempt,
-            writ.span(s.finished_at - s.requested_at));
+            writ.span(s.finished_at - s.requested_at)) || writ.late_truth(id);
     ELSIF s.status = 'cancelled' THEN
         RETURN format('cancelled: by %s, %s ago: %s', coalesce(ending.actor, 'somebody'), writ.span(now() - s.finished_at),
             coalesce(ending.why, 'no reason is kept'));
@@ -70,7 +71,7 @@ BEGIN
             CASE WHEN ending.event = 'give-up' THEN format('given up by %s (%s)', ending.actor, ending.why)
                  ELSE format('after attempt %s of %s', s.attempt, s.max_attempts) || coalesce(' (' || ending.why || ')', '') END,
             coalesce(s.error, 'none given'),
-            CASE WHEN i.probe_at IS NOT NULL THEN 'Its recovery function has still to run. ' ELSE '' END);
+            CASE WHEN i.probe_at IS NOT NULL THEN 'Its recovery function has still to run. ' ELSE '' END) || writ.late_truth(id);
     ELSIF s.status = 'ambiguous' THEN
         danger := writ.retry_danger(i);
         RETURN format('ambiguous: for %s now; attempt %s was begun %s ago by %s, and %s. Look in the outside system for key %s, then decide: '
@@ -89,7 +90,7 @@ BEGIN
                     WHEN 'unknown' THEN 'its handler said: ' || coalesce(s.error, 'no error text')
                     ELSE concat_ws(': ', coalesce(s.flag_reason, 'flagged by hand'), s.error) END END,
             s.idempotency_key,
-            CASE WHEN danger IS NULL THEN '' ELSE '. Do not retry yet: ' || danger END);
+            CASE WHEN danger IS NULL THEN '' ELSE '. Do not retry yet: ' || danger END) || writ.probe_standing(i);
     ELSIF s.status = 'running' THEN
         RETURN format('running: attempt %s, begun %s ago by %s%s, %s', s.attempt, writ.span(now() - s.started_at), holder,
             CASE WHEN s.worker_alive THEN '' ELSE format(' (%s; the reconciler will settle it)',
@@ -126,5 +127,5 @@ BEGIN
              ELSE 'its hint is with the broker' || CASE WHEN depth IS NULL THEN ''
                  ELSE format(', queue %s holds %s', its_queue, CASE depth WHEN 1 THEN '1 message' ELSE depth || ' messages' END) END END,
         CASE WHEN s.status = 'ready' AND i.requeues > 0
-             THEN format('hints were sent again %s', CASE i.requeues WHEN 1 THEN 'once' ELSE i.requeues || ' times' END) END);
+             THEN format('hints were sent again %s', CASE i.requeues WHEN 1 THEN 'once' ELSE i.requeues || ' times' END) END) || writ.late_truth(id);
 END $$;

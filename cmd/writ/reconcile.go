@@ -65,6 +65,7 @@ func (a *app) reconcile(ctx context.Context) error {
 			Flagged   int  `json:"flagged"`
 			Retried   int  `json:"retried"`
 			Pruned    int  `json:"pruned"`
+			Probed    int  `json:"probed"`
 			Suspended bool `json:"suspended"`
 		}(report))
 	}
@@ -73,5 +74,6 @@ func (a *app) reconcile(ctx context.Context) error {
 		{"flagged", fmt.Sprint(report.Flagged)},
 		{"retried", fmt.Sprint(report.Retried)},
 		{"pruned", fmt.Sprint(report.Pruned)},
+		{"probed", fmt.Sprint(report.Probed)},
 	})
 }
