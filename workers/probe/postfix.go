@@ -84,8 +84,8 @@ func Exim() func(line string) Line {
 	}
 }
 
-// Greet returns a function for MailLogConfig.Wake: it connects to an SMTP server (host:port), waits for its greeting, and
-// says goodbye, which servers log.
+// Greet returns a function for MailLogConfig.Wake: it connects to an SMTP server (host:port), greets it, and says goodbye,
+// which servers log.
 func Greet(addr string) func(ctx context.Context) error {
 	return func(ctx context.Context) error {
 		var d net.Dialer
@@ -99,10 +99,17 @@ func Greet(addr string) func(ctx context.Context) error {
 		if _, _, err := text.ReadResponse(220); err != nil {
 			return fmt.Errorf("its greeting: %w", err)
 		}
-		if err := text.PrintfLine("QUIT"); err != nil {
-			return err
+		for _, say := range []struct {
+			line string
+			code int
+		}{{"EHLO localhost", 250}, {"QUIT", 221}} {
+			if err := text.PrintfLine("%s", say.line); err != nil {
+				return err
+			}
+			if _, _, err := text.ReadResponse(say.code); err != nil {
+				return fmt.Errorf("its answer to %s: %w", say.line, err)
+			}
 		}
-		_, _, err = text.ReadResponse(221)
-		return err
+		return nil
 	}
 }

@@ -67,7 +67,7 @@ func (w *world) restAt(wants map[intent.ID]end) {
 	for id := range wants {
 		// A doubled or late message is harmless: hints of every epoch come again.
 		w.db.Run(w.t, `INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op)
-			SELECT now(), kind, id, e, 'run' FROM writ.intents, generate_series(0, epoch) e WHERE id = $1`, id)
+			SELECT now(), kind, id, e, op FROM writ.intents, generate_series(0, epoch) e, unnest('{run,probe}'::text[]) op WHERE id = $1`, id)
 	}
 	w.rest(wants)
 	w.stop()
