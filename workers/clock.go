@@ -54,6 +54,7 @@ func (c *databaseClock) rest(moment time.Time, span time.Duration, now time.Time
 	if c.first.IsZero() {
 		return span
 	}
+	c.window = max(c.window, span) // of an attempt that was begun under a longer timeout
 	watched := now.Sub(c.first)
 	estimate := c.base.Add(watched + c.low[0].distance)
 	return max(moment.Sub(estimate), span-watched)

@@ -131,7 +131,7 @@ func (q *prober) ask(h store.Hint) {
 	}
 	// Both clocks are read before the probe begins. The local one vouches for the database's.
 	began := time.Now()
-	rest := q.p.clock.rest(asking.DeadlineAt.Add(q.kind.Settle), q.kind.Timeout+q.kind.Settle, began)
+	rest := q.p.clock.rest(asking.DeadlineAt.Add(q.kind.Settle), asking.DeadlineAt.Sub(asking.StartedAt)+q.kind.Settle, began)
 	ctx, cancel := context.WithTimeout(q.p.asking, q.kind.probing.Timeout)
 	answers := make(chan store.Answer, 1)
 	var returned sync.WaitGroup

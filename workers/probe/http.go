@@ -9,8 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -149,9 +151,10 @@ func (c HTTPConfig[T]) request(ctx context.Context, a *workers.Attempt[T]) (*htt
 	if err != nil {
 		return nil, fmt.Errorf("make the request: %w", err)
 	}
-	for name, values := range c.Header {
-		req.Header[name] = values
+	if req.Header == nil {
+		req.Header = http.Header{}
 	}
+	maps.Copy(req.Header, c.Header)
 	return req.WithContext(ctx), nil
 }
 
@@ -167,10 +170,8 @@ func (r Rule) fits(status int, body any) (value string, ok bool) {
 	if !ok {
 		return "", false
 	}
-	for _, want := range r.Equals {
-		if value == want {
-			return value, true
-		}
+	if slices.Contains(r.Equals, value) {
+		return value, true
 	}
 	return "", false
 }

@@ -61,8 +61,8 @@ func TestHTTP(t *testing.T) {
 			var asked string
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				asked = r.URL.Query().Get("idempotency_key") + " " + r.Header.Get("Authorization")
-				if tt.status == 302 {
-					http.Redirect(w, r, "/login", 302)
+				if tt.status == http.StatusFound {
+					http.Redirect(w, r, "/login", http.StatusFound)
 					return
 				}
 				w.WriteHeader(tt.status)

@@ -94,7 +94,7 @@ func (k kind) draw(dice *rand.Rand, n int) task {
 		t.Quirk = panics
 	case at < 27:
 		t.Quirk = deaf
-	case at < 30 && k.hook:
+	case at < 30 && k.hook && k.Name != drilled.Name: // what only a person can repair has no place in a drill without one
 		t.Quirk = badHook
 	case at < 60 && k.hook:
 		t.Quirk = shakyHook
