@@ -2,10 +2,11 @@
 
 -- name: TakeProbe
 -- Takes the asking of a flagged row whose time has come, for as long as the probe may take ($4); a doubled hint finds it
--- taken. If the worker dies the asking is due again when that time is over.
+-- taken. If the worker dies the asking is due again when that time is over. The conditions on flag and time are written so
+-- that only the primary key leads to the row: by the index of the flagged ones it would be read among all that wait.
 UPDATE writ.intents i SET probe_at = now() + $4::interval, requeues = 0
-WHERE i.id = $1 AND i.epoch = $2 AND i.kind = $3 AND i.state = 'sending' AND i.flagged_at IS NOT NULL AND i.probe_at <= now()
-  AND (SELECT writ.is_open())
+WHERE i.id = $1 AND i.epoch = $2 AND i.kind = $3 AND i.state = 'sending' AND coalesce(i.flagged_at, 'infinity') < 'infinity'
+  AND coalesce(i.probe_at, 'infinity') <= now() AND (SELECT writ.is_open())
 RETURNING i.id, i.kind, i.epoch, i.attempt, i.generation, i.args, i.args_version, i.tid, i.parent_id, i.subjects, i.requested_at, i.trace, i.meta, i.ctid,
     coalesce(i.started_at, i.flagged_at), coalesce(i.deadline_at, i.flagged_at), i.flagged_at, coalesce(i.flag_reason, ''), coalesce(i.error, ''),
     i.probe_at, i.probes, clock_timestamp();

@@ -85,6 +85,7 @@ func (k kind) draw(dice *rand.Rand, n int) task {
 	if k.longest < time.Second && dice.IntN(20) > 0 { // most are short
 		t.Before, t.After = t.Before/10, t.After/10
 	}
+	hooked := k.hook && k.Name != drilled.Name // what only a person can repair has no place in a drill without one
 	switch at := dice.IntN(1000); {
 	case at < 10:
 		t.Quirk = gaveUp
@@ -94,9 +95,9 @@ func (k kind) draw(dice *rand.Rand, n int) task {
 		t.Quirk = panics
 	case at < 27:
 		t.Quirk = deaf
-	case at < 30 && k.hook && k.Name != drilled.Name: // what only a person can repair has no place in a drill without one
+	case at < 30 && hooked:
 		t.Quirk = badHook
-	case at < 60 && k.hook:
+	case at < 60 && hooked:
 		t.Quirk = shakyHook
 	}
 	return t
