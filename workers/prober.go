@@ -255,10 +255,10 @@ func (q *prober) pause(before int) time.Duration {
 func (c *claimer) probe(h hint) {
 	kind := c.mux.kinds[h.Kind]
 	switch {
-	case kind == nil || c.draining.Load():
+	case kind == nil || c.draining.Load() || (*c.paused.Load())[h.Kind]:
 		c.putBack(c.settling, []hint{h}, "elsewhere", aWhile)
-	case kind.class != Probed || (*c.paused.Load())[h.Kind]:
-		c.settle(h, "moot") // it comes again when the kind is resumed
+	case kind.class != Probed:
+		c.settle(h, "moot")
 	default:
 		result, full := c.probers[h.Kind].take(h.Hint)
 		if full {
