@@ -4,7 +4,7 @@
 BIN := .writ/bin
 TOOL := go tool -modfile=internal/tools/go.mod
 
-.PHONY: help build compiler spin demo test lint fmt check storm matrix mutants model prove drills bench bench-long clean
+.PHONY: help build compiler spin demo test lint fmt check storm matrix mutants model prove drills kills bench bench-long clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -13,9 +13,9 @@ build: ## the writ command, in .writ/bin
 	@mkdir -p $(BIN)
 	go build -o $(BIN)/writ ./cmd/writ
 
-demo: build ## the story: comments become mails while things break; ends with a check
+demo: build ## the story: comments become mails while things break; ends with a check; ARGS=--no-probe: a person decides
 	go build -o $(BIN)/comments ./examples/comments
-	$(BIN)/writ dev exec -- $(BIN)/comments demo
+	$(BIN)/writ dev exec -- $(BIN)/comments demo $(ARGS)
 
 # The race detector needs a C compiler.
 compiler:
@@ -42,10 +42,11 @@ lint: ## go vet, staticcheck, formatting, modern forms
 fmt: ## format all Go files
 	$(TOOL) gofumpt -w $$(git ls-files '*.go')
 
-check: ## the whole gate: tests, linters, demo, a minute of storm
+check: ## the whole gate: tests, linters, demo with and without a probe, a minute of storm
 	$(MAKE) test
 	$(MAKE) lint
 	$(MAKE) demo
+	$(MAKE) demo ARGS=--no-probe
 	$(MAKE) storm
 
 drills: build ## faults on private servers of their own: outages, kills, zombies, purges, a million waiting (about 10 minutes)
@@ -90,9 +91,17 @@ DURATION ?= 60s
 SEED ?= 1
 INTENTS ?= 0
 FAULTS ?= 0
+KILLS ?= 5m
+PAYOUTS ?= 20000
 storm: build ## random faults for DURATION (60s), drawn from SEED, then the count of what was lost or done twice
 	go build -o $(BIN)/storm ./internal/proof/cmd/storm
 	$(BIN)/storm -duration $(DURATION) -seed $(SEED) -intents $(INTENTS) -faults $(FAULTS)
+
+# Of a kind with a truthful probe every intent ends by itself; without one, what nobody knows stays flagged. Nothing is doubled.
+kills: build ## SIGKILL of workers at random for KILLS (5m) over PAYOUTS (20000) intents, with a truthful probe and then without one
+	go build -o $(BIN)/storm ./internal/proof/cmd/storm
+	$(BIN)/storm -drill probed -duration $(KILLS) -seed $(SEED) -intents $(PAYOUTS)
+	$(BIN)/storm -drill unprobed -duration $(KILLS) -seed $(SEED) -intents $(PAYOUTS)
 
 clean: ## take down what make left running, and remove .writ
 	-$(BIN)/writ dev down

@@ -18,6 +18,7 @@ import (
 	"github.com/writhq/writ/intent"
 	"github.com/writhq/writ/migrations"
 	"github.com/writhq/writ/workers"
+	"github.com/writhq/writ/workers/probe"
 )
 
 // NotifyArgs is the contract between creators and workers: an id, not a copy of the comment.
@@ -86,6 +87,16 @@ func Work(ctx context.Context, pool *pgxpool.Pool, amqpURL string, n *Notifier) 
 	mux := workers.NewMux()
 	workers.Handle(mux, Notify, workers.Handler[NotifyArgs]{Do: n.Do, Effect: workers.EffectMarked})
 	return writ.Run(ctx, pool, amqpURL, mux, writ.Config{})
+}
+
+// HandleProbed registers the handler with a probe: what nobody knows is looked up in the mail server's log.
+func HandleProbed(mux *workers.Mux, n *Notifier) error {
+	ask, err := probe.MailLog(probe.MailLogConfig[NotifyArgs]{Path: "/var/log/mail.log", Wake: probe.Greet("mx.example.com:25")})
+	if err != nil {
+		return err
+	}
+	workers.Handle(mux, Notify, workers.Handler[NotifyArgs]{Do: n.Do, Effect: workers.EffectMarked, Probe: ask})
+	return nil
 }
 
 // A comment and its mail, from the application's transaction to the receipt.

@@ -67,7 +67,7 @@ func attempt(t *testing.T, db *testkit.DB, id intent.ID, event string) {
 		t.Fatal(err)
 	}
 	defer conn.Release()
-	err = store.SendBeat(ctx, conn.Conn(), store.Beat{ID: worker, Host: "web-1", PID: 1, Version: "v", Kinds: []string{}, TTL: time.Hour})
+	_, err = store.SendBeat(ctx, conn.Conn(), store.Beat{ID: worker, Host: "web-1", PID: 1, Version: "v", Kinds: []string{}, TTL: time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -122,6 +122,7 @@ CREATE TABLE writ.kinds (
     args_version        int              NOT NULL DEFAULT 1,
     schema              jsonb,
     recovers            boolean          NOT NULL DEFAULT false, -- has a recovery function (OnError)
+    max_probes          int              NOT NULL DEFAULT 5 CHECK (max_probes > 0), -- so often unknown, then a person
     run_ms              double precision,                        -- typical run, as the workers measured it
     limits              jsonb,
     breaker             jsonb,

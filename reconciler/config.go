@@ -18,11 +18,11 @@ import (
 
 // Config of a reconciler. The zero value is the default.
 type Config struct {
-	// Schedule is when its frequent duties are done (requeue, recover, flag), as a cron expression in UTC or «@every 5s».
+	// Schedule is when its frequent duties are done (requeue, recover, flag, ask), as a cron expression in UTC or «@every 5s».
 	// An interval counts from the start, at which it is done for the first time. Default «@every 5s».
 	Schedule string
 
-	// Schedules gives duties schedules of their own, as above, or «never». Default: sweep and prune «@every 1m», the others
+	// Schedules gives duties schedules of their own, as above, or «never». Default: unasked, sweep and prune «@every 1m», the others
 	// Schedule. What is not done in one turn is gone on with after 5 s at most.
 	Schedules map[Duty]string
 
@@ -100,7 +100,7 @@ func (c Config) agenda() (agenda []*entry, errs []error) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Schedules)) {
 		if !known[name] {
-			errs = append(errs, fmt.Errorf("reconciler: Config.Schedules[%s]: there is no such duty; they are requeue, recover, flag, sweep and prune", name))
+			errs = append(errs, fmt.Errorf("reconciler: Config.Schedules[%s]: there is no such duty; they are requeue, recover, flag, ask, unasked, sweep and prune", name))
 		}
 	}
 	return agenda, errs

@@ -17,6 +17,8 @@ const (
 	Requeue Duty = "requeue" // hints that seem lost are written again
 	Recover Duty = "recover" // so are those of recoveries that are owed
 	Flag    Duty = "flag"    // what workers that have just died held is flagged, or retried if idempotent
+	Ask     Duty = "ask"     // probes whose hint, or whose worker, was lost are asked again
+	Unasked Duty = "unasked" // probes that nobody planned to ask are: of rows flagged by hand, or before their kind had one
 	Sweep   Duty = "sweep"   // the same for all that is being sent: workers that no longer have a row, late claims
 	Prune   Duty = "prune"   // rows past their retention are deleted
 )
@@ -34,6 +36,8 @@ func duties() []duty {
 		{Requeue, "", (*Reconciler).requeue},
 		{Recover, "", (*Reconciler).recoverOwed},
 		{Flag, "", (*Reconciler).flagDead},
+		{Ask, "", (*Reconciler).askAgain},
+		{Unasked, "@every 1m", (*Reconciler).askUnasked},
 		{Sweep, "@every 1m", (*Reconciler).sweep},
 		{Prune, "@every 1m", (*Reconciler).prune},
 	}

@@ -227,7 +227,7 @@ func (r *Reconciler) note(report Report) {
 		r.cfg.Log.Warn("reconciler: the relay is far behind, so lost hints are not looked for")
 	}
 	if report.acts() > 0 {
-		r.cfg.Log.Info("reconciler: looked", "requeued", report.Requeued, "flagged", report.Flagged, "retried", report.Retried, "pruned", report.Pruned)
+		r.cfg.Log.Info("reconciler: looked", "requeued", report.Requeued, "flagged", report.Flagged, "retried", report.Retried, "probed", report.Probed, "pruned", report.Pruned)
 	}
 }
 

@@ -8,6 +8,7 @@ type Report struct {
 	Flagged  int // attempts whose worker died, now ambiguous
 	Retried  int // the same, idempotent, to be run again, or in error if their attempts are spent
 	Pruned   int // rows past their retention
+	Probed   int // probes that are asked (again), because a hint was lost or none was planned
 
 	// Suspended: lost hints were not looked for, because the relay is so far behind (10,000 hints overdue by more than
 	// RequeueAfter) that lost cannot be told from late. The next look tries again.
@@ -18,12 +19,12 @@ type Report struct {
 }
 
 // acts is how many rows were acted on.
-func (r *Report) acts() int { return r.Requeued + r.Flagged + r.Retried + r.Pruned }
+func (r *Report) acts() int { return r.Requeued + r.Flagged + r.Retried + r.Probed + r.Pruned }
 
 // Act is what was done to one intent, or would be done, and why.
 type Act struct {
 	Duty  Duty      `json:"duty"`
-	Did   string    `json:"did"` // requeued, flagged, retried, failed or pruned
+	Did   string    `json:"did"` // requeued, flagged, retried, failed, probed or pruned
 	ID    intent.ID `json:"id"`
 	Kind  string    `json:"kind"`
 	Epoch int32     `json:"epoch"` // that it was found at

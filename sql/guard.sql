@@ -100,6 +100,7 @@ DECLARE
     why      text  := coalesce(nullif(current_setting('writ.why', true), ''), 'written by hand');
     evidence jsonb := nullif(current_setting('writ.evidence', true), '')::jsonb;
     override text  := nullif(current_setting('writ.override', true), '');
+    probe    boolean := coalesce(current_setting('writ.probe', true), '') = 'on'; -- see writ.probed
     danger   text;
 BEGIN
     IF verb IS NULL THEN
@@ -129,7 +130,7 @@ BEGIN
     END IF;
     DELETE FROM writ.outbox WHERE intent_id = OLD.id;
     IF verb = 'retry' THEN
-        NEW.attempt := 0;
+        NEW.attempt := CASE WHEN probe THEN OLD.attempt ELSE 0 END; -- only a person's word begins anew
         NEW.requeues := 0;
         NEW.deadline_at := NULL;
         IF NEW.run_at = OLD.run_at THEN

@@ -42,7 +42,7 @@ func (b *bench) beat(t *testing.T, worker uuid.UUID, ttl time.Duration, kinds ..
 		t.Fatal(err)
 	}
 	defer conn.Release()
-	err = store.SendBeat(ctx, conn.Conn(), store.Beat{
+	_, err = store.SendBeat(ctx, conn.Conn(), store.Beat{
 		ID: worker, Host: "web-1", PID: 4711, Version: "test", Kinds: append([]string{}, kinds...), Slots: 1, TTL: ttl,
 	})
 	if err != nil {

@@ -65,6 +65,8 @@ BEGIN
     GRANT SELECT, INSERT, UPDATE ON writ.kinds TO writ_worker;
     GRANT SELECT ON writ.settings, writ.outbox TO writ_worker;
     GRANT SELECT, INSERT (intent_id, epoch, event, actor, worker_id, why, evidence) ON writ.log TO writ_worker;
+    GRANT EXECUTE ON FUNCTION writ.probed(uuid, int, timestamptz, timestamptz, text, timestamptz, interval, interval, interval, uuid, text, jsonb),
+        writ.late_meaning(uuid, int, text) TO writ_worker;
 
     GRANT SELECT, INSERT, UPDATE, DELETE ON writ.outbox, writ.relay, writ.leader TO writ_relay;
     GRANT SELECT ON writ.kinds, writ.settings TO writ_relay;
@@ -76,7 +78,7 @@ BEGIN
     GRANT SELECT ON ALL TABLES IN SCHEMA writ TO writ_viewer, writ_operator;
     GRANT EXECUTE ON FUNCTION writ.why(uuid), writ.span(interval), writ.retry_danger(writ.intents), writ.ways_out(text, boolean),
         writ.why_missing(uuid), writ.why_pending(writ.intents), writ.why_ambiguous(writ.intents), writ.why_stopped(), writ.why_held(writ.intents), writ.why_requeued(writ.intents, text), writ.times(int),
-        writ.status_of(writ.intents), writ.fingerprint(text), writ.uuid_at(timestamptz),
+        writ.status_of(writ.intents), writ.late_truth(uuid), writ.fingerprint(text), writ.uuid_at(timestamptz),
         writ.known_kinds(), writ.json_bigint(jsonb), writ.json_numeric(jsonb), writ.json_boolean(jsonb), writ.json_text(jsonb), writ.json_uuid(jsonb),
         writ.json_timestamptz(jsonb)
         TO writ_viewer, writ_operator;

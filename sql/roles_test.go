@@ -129,15 +129,17 @@ func TestRole_worker(t *testing.T) {
 	must(t, "Settings", err)
 	declaration := store.Declaration{
 		Name: kind, Queue: kind, Class: "manual", Timeout: time.Minute, MaxAttempts: 10, BackoffMin: time.Second, BackoffMax: time.Hour,
-		BackoffFactor: 2, MaxArgs: 100, ArgsVersion: 1, Recovers: true,
+		BackoffFactor: 2, MaxArgs: 100, ArgsVersion: 1, Recovers: true, MaxProbes: 5,
 	}
 	must(t, "Declare", s.Declare(ctx, []store.Declaration{declaration}))
 	declaration.MaxArgs = 65536
 	must(t, "Declare again", s.Declare(ctx, []store.Declaration{declaration}))
 	inConn(t, pool, func(conn *pgx.Conn) {
 		beat := store.Beat{ID: me, Host: "h", PID: 1, Version: "v", Kinds: []string{kind}, Slots: 1, TTL: time.Hour}
-		must(t, "SendBeat", store.SendBeat(ctx, conn, beat))
-		must(t, "SendBeat again", store.SendBeat(ctx, conn, beat))
+		for _, what := range []string{"SendBeat", "SendBeat again"} {
+			_, err := store.SendBeat(ctx, conn, beat)
+			must(t, what, err)
+		}
 		must(t, "NoteRun", store.NoteRun(ctx, conn, kind, time.Millisecond))
 		_, err := store.PausedKinds(ctx, conn)
 		must(t, "PausedKinds", err)
@@ -181,6 +183,15 @@ func TestRole_worker(t *testing.T) {
 	c, err := s.ClaimAgain(ctx, me, store.Hint{ID: id, Kind: kind}, time.Minute)
 	if err != nil || c == nil {
 		t.Fatalf("ClaimAgain: %v, %v", c, err)
+	}
+	doubtful := testkit.Value[uuid.UUID](t, b.DB, "SELECT id FROM writ.intents WHERE probe_at IS NOT NULL AND state = 'sending' LIMIT 1")
+	asking, err := s.TakeProbe(ctx, store.Hint{ID: doubtful, Epoch: 1, Kind: kind}, time.Minute)
+	if err != nil || asking == nil {
+		t.Fatalf("TakeProbe: %v, %v", asking, err)
+	}
+	result, err := s.AnswerProbe(ctx, me, asking, store.Answer{Finding: store.FoundDone, Why: "it is in the ledger"})
+	if err != nil || result != "happened" {
+		t.Errorf("AnswerProbe: %q, %v", result, err)
 	}
 	_, err = s.Standings(ctx, []uuid.UUID{id})
 	must(t, "Standings", err)
@@ -301,6 +312,15 @@ func reconcile(t *testing.T, b *bench, s *store.Store, me uuid.UUID) {
 	b.Run(t, "UPDATE writ.intents SET probe_at = now() - interval '1 h' WHERE kind = 'dead.idem.spent'")
 	if done, err := s.RequeueOwed(ctx); err != nil || len(done) != 1 {
 		t.Errorf("RequeueOwed: %d, %v", len(done), err)
+	}
+	b.Run(t, "INSERT INTO writ.kinds (name, queue, class) VALUES ('dead.probe.ask', 'q', 'probed'), ('dead.probe.plan', 'q', 'probed')")
+	for of, look := range map[string]func(context.Context) ([]store.Requeued, error){"dead.probe.ask": s.HintProbesDue, "dead.probe.plan": s.HintProbesMissing} {
+		id := b.insert(t, of)
+		b.claim(t, id, time.Minute)
+		b.Run(t, "UPDATE writ.intents SET flagged_at = now(), probe_at = CASE kind WHEN 'dead.probe.ask' THEN now() - interval '1 h' END WHERE id = $1", id)
+		if done, err := look(ctx); err != nil || len(done) != 1 {
+			t.Errorf("%s: %v, %v", of, done, err)
+		}
 	}
 
 	id := b.at(t, kind, "flagged")

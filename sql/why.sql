@@ -106,7 +106,8 @@ DECLARE
     danger text := writ.retry_danger(i);
     what text;
     probe text;
-    before text := CASE WHEN i.probes > 0 THEN format('asked %s so far, could not tell', writ.times(i.probes)) END;
+    said text := (SELECT '; it said: ' || t.why FROM writ.log t WHERE t.intent_id = i.id AND t.epoch = i.epoch AND t.event = 'probed' ORDER BY t.id DESC LIMIT 1);
+    before text := CASE WHEN i.probes > 0 THEN format('asked %s so far, could not tell%s', writ.times(i.probes), coalesce(said, '')) END;
 BEGIN
     SELECT t.* INTO w FROM writ.workers t WHERE t.id = i.worker_id;
     SELECT t.* INTO k FROM writ.kinds t WHERE t.name = i.kind;
@@ -133,7 +134,7 @@ BEGIN
         WHEN i.probe_at IS NOT NULL AND NOT EXISTS (SELECT FROM writ.workers t WHERE t.heartbeat_at + t.ttl > now() AND i.kind = ANY (t.kinds))
             THEN format('Its probe has been due for %s, but no live worker handles kind %s%s. Start one, or look', writ.span(now() - i.probe_at), i.kind, coalesce(' (' || before || ')', ''))
         WHEN i.probe_at IS NOT NULL THEN format('Its probe has been due for %s%s. Or look', writ.span(now() - i.probe_at), coalesce(' (' || before || ')', ''))
-        WHEN i.probes > 0 THEN format('Its probe was asked %s and could not tell. Look', writ.times(i.probes)) END;
+        WHEN i.probes > 0 THEN format('Its probe was asked %s and could not tell%s. Look', writ.times(i.probes), coalesce(said, '')) END;
     RETURN format('ambiguous: for %s now; %s, and %s. %s in the outside system for key %s, then decide: happened, retry or give-up%s',
         writ.span(now() - i.flagged_at),
         CASE WHEN i.started_at IS NULL OR i.attempt = 0 THEN 'no attempt is on record' ELSE format('attempt %s was begun %s ago by %s', i.attempt, writ.span(now() - i.started_at), writ.why_held(i)) END,
@@ -150,7 +151,6 @@ DECLARE
     k writ.kinds;
     w writ.workers;
     ending writ.log;
-    late writ.log;
     alive boolean;
     line text;
 BEGIN
@@ -192,12 +192,7 @@ BEGIN
         ELSE writ.why_pending(i) END;
 
     -- What a worker said after a verdict had moved the row: it changes nothing by itself, but a person must see it.
-    SELECT t.* INTO late FROM writ.log t WHERE t.intent_id = why.id AND t.event = 'late-report' AND t.id > coalesce(ending.id, 0) ORDER BY t.id DESC LIMIT 1;
-    RETURN line || CASE WHEN late.id IS NULL THEN '' ELSE format('. Late report, %s ago: the worker of epoch %s says %s%s', writ.span(now() - late.at), late.epoch,
-        CASE coalesce(late.evidence ->> 'outcome', late.why) WHEN 'succeeded' THEN 'that it was done' WHEN 'flagged' THEN 'that it cannot tell' ELSE 'that it was not done' END,
-        CASE WHEN coalesce(late.evidence ->> 'outcome', late.why) = 'flagged' THEN ''
-            WHEN (coalesce(late.evidence ->> 'outcome', late.why) = 'succeeded') <> (i.state = 'sent') THEN ', which contradicts this'
-            ELSE '' END) END;
+    RETURN line || writ.late_truth(id);
 END $$;
 
 -- What is known of an id that names no intent.

@@ -101,7 +101,7 @@ func (c *claimer) awaitSlot(ctx context.Context, full *time.Timer) bool {
 // gather blocks until there is a hint, then takes what else is there, up to what can be run; false: ctx or the deliveries
 // ended.
 func (c *claimer) gather(ctx context.Context, free int) bool {
-	if len(c.waiting) == 0 {
+	for len(c.waiting) == 0 {
 		select {
 		case <-ctx.Done():
 			return false
@@ -153,7 +153,12 @@ func (c *claimer) unpack(d rabbit.Delivery) {
 	f := &frame{delivery: d}
 	f.left.set(len(hints))
 	for _, h := range hints {
-		c.waiting = append(c.waiting, hint{store.Hint{ID: h.ID, Epoch: h.Epoch, Kind: h.Kind, Op: h.Op}, f})
+		h := hint{store.Hint{ID: h.ID, Epoch: h.Epoch, Kind: h.Kind, Op: h.Op}, f}
+		if h.Op == opProbe {
+			c.probe(h) // needs no slot, so it does not wait for one
+			continue
+		}
+		c.waiting = append(c.waiting, h)
 	}
 }
 

@@ -211,15 +211,15 @@ func hookFailed(a *attempt, o store.Outcome, err error) store.Outcome {
 	}
 }
 
-// late reports a refused finish. Where the outcomes differ somebody decided on less than the truth.
+// late reports a refused finish. Where it contradicts the verdict somebody decided on less than the truth.
 func (f *finisher) late(a *attempt, o store.Outcome, fate store.Fate) {
-	f.p.metrics.late.Inc()
+	f.p.metrics.late.WithLabelValues(fate.Meaning).Inc()
 	level := slog.LevelWarn
-	if (o.Event == store.Succeeded) != (fate.State == "sent") {
+	if fate.Meaning == store.Contradicts {
 		level = slog.LevelError
 	}
 	a.log().Log(context.Background(), level, "worker: late report: a verdict came before the outcome",
-		"outcome", o.Event, "error", o.Error, "state", fate.State)
+		"outcome", o.Event, "error", o.Error, "state", fate.State, "meaning", fate.Meaning)
 }
 
 // onErrorHook is the application's recovery function as the share in the transaction that ends the intent in error.

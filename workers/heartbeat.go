@@ -87,7 +87,7 @@ func (p *Pool) sendBeat(ctx context.Context, conn *pgx.Conn) (*pgx.Conn, error) 
 	}
 	p.metrics.stuck.Set(float64(stuck))
 	sent := time.Now()
-	err := store.SendBeat(ctx, conn, store.Beat{
+	at, err := store.SendBeat(ctx, conn, store.Beat{
 		ID: p.id, Host: p.host, PID: os.Getpid(), Version: p.cfg.Version, Kinds: p.mux.names(), Slots: p.cfg.Slots,
 		Running: p.slots.running(), Stuck: stuck, TTL: p.cfg.TTL, Draining: p.draining.Load(),
 	})
@@ -98,6 +98,7 @@ func (p *Pool) sendBeat(ctx context.Context, conn *pgx.Conn) (*pgx.Conn, error) 
 		defer p.slots.loosen() // whoever waits for a slot waits for life, too
 	}
 	p.pulse.confirm(sent)
+	p.clock.see(at, time.Now())
 	for name, kind := range p.mux.kinds {
 		if mean, ok := kind.run.news(); ok {
 			if err := store.NoteRun(ctx, conn, name, mean); err != nil {

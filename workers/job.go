@@ -107,11 +107,14 @@ func (a *attempt) log() *slog.Logger {
 	return a.logger.With("id", a.ID, "tid", a.TID, "kind", a.Kind, "attempt", a.Attempt)
 }
 
-func (a *attempt) key() string {
-	if a.Generation == 0 {
-		return a.ID.String()
+func (a *attempt) key() string { return key(&a.Claimed) }
+
+// key is the idempotency key of an attempt.
+func key(c *store.Claimed) string {
+	if c.Generation == 0 {
+		return c.ID.String()
 	}
-	return fmt.Sprintf("%s-%d", a.ID, a.Generation)
+	return fmt.Sprintf("%s-%d", c.ID, c.Generation)
 }
 
 // entered reports whether the outside world may have been touched.

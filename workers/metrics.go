@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/writhq/writ/fsm"
 	"github.com/writhq/writ/internal/store"
 )
 
@@ -14,7 +15,10 @@ type metrics struct {
 	hints       *prometheus.CounterVec
 	transitions *prometheus.CounterVec
 	duration    *prometheus.HistogramVec
-	late        prometheus.Counter
+	late        *prometheus.CounterVec
+	probes      *prometheus.CounterVec
+	probeTook   *prometheus.HistogramVec
+	stuckProbes *prometheus.GaugeVec
 	stuck       prometheus.Gauge
 	kinds       map[string]*kindMetrics
 }
@@ -22,7 +26,7 @@ type metrics struct {
 func newMetrics(r prometheus.Registerer, kinds []string) *metrics {
 	m := &metrics{
 		hints: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "writ_hints_total", Help: "Hints by what they were worth: claimed, moot, held, put back, busy, elsewhere, missing, foreign, malformed, recovered.",
+			Name: "writ_hints_total", Help: "Hints by what they were worth: claimed, moot, held, put back, busy, elsewhere, missing, foreign, malformed, recovered, probe.",
 		}, []string{"result"}),
 		transitions: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "writ_transitions_total", Help: "State changes written by this worker.",
@@ -30,15 +34,24 @@ func newMetrics(r prometheus.Registerer, kinds []string) *metrics {
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "writ_attempt_duration_seconds", Help: "How long handlers ran.", Buckets: prometheus.ExponentialBuckets(0.001, 4, 10),
 		}, []string{"kind", "outcome"}),
-		late: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "writ_late_reports_total", Help: "Outcomes that came after a verdict.",
-		}),
+		late: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "writ_late_reports_total", Help: "Outcomes and probes' answers that came after a verdict, by what they mean beside it: confirms, contradicts, neither.",
+		}, []string{"meaning"}),
+		probes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "writ_probes_total", Help: "Probes asked, by what became of the answer: happened, retry, give-up; early, held, again, person, returned; moved, stale, confirms, contradicts.",
+		}, []string{"kind", "result"}),
+		probeTook: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "writ_probe_duration_seconds", Help: "How long probes took, at most their timeout.", Buckets: prometheus.ExponentialBuckets(0.001, 4, 10),
+		}, []string{"kind"}),
+		stuckProbes: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "writ_stuck_probes", Help: "Probes past their timeout that have not returned.",
+		}, []string{"kind"}),
 		stuck: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "writ_stuck_handlers", Help: "Handlers past their deadline that have not returned.",
 		}),
 	}
 	if r != nil {
-		r.MustRegister(m.hints, m.transitions, m.duration, m.late, m.stuck)
+		r.MustRegister(m.hints, m.transitions, m.duration, m.late, m.stuck, m.probes, m.probeTook, m.stuckProbes)
 	}
 	m.kinds = make(map[string]*kindMetrics, len(kinds))
 	for _, kind := range kinds {
@@ -49,6 +62,21 @@ func newMetrics(r prometheus.Registerer, kinds []string) *metrics {
 
 // settled counts hints by what they were worth.
 func (m *metrics) settled(result string, n int) { m.hints.WithLabelValues(result).Add(float64(n)) }
+
+// probed counts an asking of a kind's probe by what became of its answer.
+func (m *metrics) probed(kind, result string) {
+	m.probes.WithLabelValues(kind, result).Inc()
+	switch result {
+	case string(fsm.Happened):
+		m.transitions.WithLabelValues(kind, store.Ambiguous, string(fsm.Sent)).Inc()
+	case string(fsm.Retry):
+		m.transitions.WithLabelValues(kind, store.Ambiguous, string(fsm.Pending)).Inc()
+	case string(fsm.GiveUp):
+		m.transitions.WithLabelValues(kind, store.Ambiguous, string(fsm.Error)).Inc()
+	case store.Confirms, store.Contradicts:
+		m.late.WithLabelValues(result).Inc()
+	}
+}
 
 // kindMetrics are the series of one kind. Each begins to exist with its first event: hundreds of kinds would otherwise
 // export thousands of zeros.

@@ -44,25 +44,19 @@ type Handler[T any] struct {
 	// Effect says from when on an error of Do leaves it open what was done.
 	Effect EffectMode
 
-	// Probe asks the outside world whether an attempt was carried out. Giving one makes the kind's class probed.
-	Probe func(ctx context.Context, job *Job[T]) (Answer, error)
+	// Probe asks the outside world whether an attempt was carried out that nobody knows the outcome of. Giving one makes the
+	// kind's class probed.
+	Probe Probe[T]
+
+	// Probing says how the probe is asked.
+	Probing Probing
 
 	// OnError is the recovery function: it runs in the transaction in which the intent ends in error, for the
 	// application's own rows. cause is the last error. It must not touch the outside world.
 	OnError func(ctx context.Context, tx pgx.Tx, job *Job[T], cause error) error
 }
 
-// Answer is what a probe found out.
-type Answer int
-
-// The answers of a probe.
-const (
-	CannotTell Answer = iota
-	WasDone
-	WasNotDone
-)
-
-// Handle registers the code of a kind. A fault of the declaration, a missing Do or a kind registered twice is reported
+// Handle registers the code of a kind. A fault of the declaration or of Probing, a missing Do or a kind registered twice is reported
 // by [New], all at once.
 func Handle[T any](m *Mux, kind intent.Kind[T], h Handler[T]) {
 	settings, err := kind.Settings()
@@ -75,7 +69,11 @@ func Handle[T any](m *Mux, kind intent.Kind[T], h Handler[T]) {
 	if m.kinds[kind.Name] != nil {
 		m.faults = append(m.faults, fmt.Errorf("workers: kind %s is registered twice", kind.Name))
 	}
-	r := &registration{Settings: settings, class: Manual, effect: h.Effect, schema: argsSchema(reflect.TypeFor[T]())}
+	probing, err := h.Probing.withDefaults()
+	if err != nil {
+		m.faults = append(m.faults, fmt.Errorf("workers: kind %s: %w", kind.Name, err))
+	}
+	r := &registration{Settings: settings, class: Manual, effect: h.Effect, probing: probing, schema: argsSchema(reflect.TypeFor[T]())}
 	switch {
 	case kind.Idempotent:
 		r.class = Idempotent
@@ -88,6 +86,15 @@ func Handle[T any](m *Mux, kind intent.Kind[T], h Handler[T]) {
 			return Stop(err)
 		}
 		return h.Do(ctx, job)
+	}
+	if h.Probe != nil {
+		r.probe = func(ctx context.Context, a Attempt[json.RawMessage]) (Answer, error) {
+			typed := Attempt[T]{Facts: a.Facts}
+			if err := json.Unmarshal(a.Args, &typed.Args); err != nil {
+				return Answer{}, fmt.Errorf("args do not fit %T: %w", typed.Args, err)
+			}
+			return h.Probe(ctx, &typed)
+		}
 	}
 	if h.OnError != nil {
 		r.onError = func(ctx context.Context, tx pgx.Tx, a *attempt, cause error) error {
@@ -111,6 +118,8 @@ type registration struct {
 	do      func(ctx context.Context, a *attempt) error
 	onError func(ctx context.Context, tx pgx.Tx, a *attempt, cause error) error
 	run     typical
+	probing Probing
+	probe   func(ctx context.Context, a Attempt[json.RawMessage]) (Answer, error) // nil: none, or never asked
 }
 
 func newJob[T any](a *attempt) (*Job[T], error) {

@@ -35,12 +35,17 @@ type Pool struct {
 	slots     *slots
 	finisher  *finisher
 	executors *executors
-	near      chan store.Hint // from the relay of this process
+	near      chan store.Hint    // from the relay of this process
+	probers   map[string]*prober // by kind
+	clock     databaseClock
 	paused    atomic.Pointer[map[string]bool]
 
 	handlers context.Context // parent of every handler's context; outlives Run's
 	stop     context.CancelCauseFunc
 	running  sync.WaitGroup  // handlers, and claims being resolved
+	asking   context.Context // parent of every probe's context; ends with Run's
+	cutShort context.CancelFunc
+	probes   sync.WaitGroup
 	settling context.Context // ends when nothing more is written to the database
 	settled  context.CancelFunc
 
@@ -79,6 +84,8 @@ func New(pool *pgxpool.Pool, amqpURL string, mux *Mux, cfg Config) (*Pool, error
 	p.finisher = newFinisher(p)
 	p.executors = newExecutors(p.attend)
 	p.handlers, p.stop = context.WithCancelCause(context.Background())
+	p.asking, p.cutShort = context.WithCancel(context.Background())
+	p.openProbers()
 	p.settling, p.settled = context.WithCancel(context.Background())
 	p.setProblem(errors.New("not running"))
 	return p, nil
@@ -117,6 +124,7 @@ func (p *Pool) setProblem(err error) {
 // returns an error only for a wrong AMQP URL. Call it once.
 func (p *Pool) Run(ctx context.Context) error {
 	defer p.settled()
+	defer p.cutShort()
 	defer p.executors.close()
 	settings, ok := p.register(ctx)
 	if !ok {
@@ -146,6 +154,7 @@ func (p *Pool) Run(ctx context.Context) error {
 	newClaimer(p, settings.Installation, consumer.Deliveries()).run(ctx)
 
 	p.draining.Store(true)
+	p.cutShort() // others will ask
 	<-consuming
 	if err := consumer.Close(); err != nil { // what was not acked goes to others now
 		p.cfg.Log.Warn("worker: closing the consumer", "error", err)
@@ -200,7 +209,7 @@ func (p *Pool) declarations() []store.Declaration {
 			Name: name, Queue: k.Queue, Class: k.class, Timeout: k.Timeout, Settle: k.Settle, MaxAttempts: k.MaxAttempts,
 			BackoffMin: k.Backoff.Min, BackoffMax: k.Backoff.Max, BackoffFactor: k.Backoff.Factor,
 			KeepSent: keep(k.Retention.Sent), KeepErr: keep(k.Retention.Error), KeepCanc: keep(k.Retention.Cancelled),
-			MaxArgs: k.MaxArgs, ArgsVersion: k.ArgsVersion, Recovers: k.onError != nil, Schema: k.schema,
+			MaxArgs: k.MaxArgs, ArgsVersion: k.ArgsVersion, Recovers: k.onError != nil, Schema: k.schema, MaxProbes: k.probing.Most,
 		})
 	}
 	return out
@@ -237,7 +246,7 @@ func (p *Pool) newConsumer(installation uuid.UUID) (*rabbit.Consumer, error) {
 func (p *Pool) drain() {
 	defer p.stop(errDraining)
 	done := make(chan struct{})
-	go func() { p.running.Wait(); close(done) }()
+	go func() { p.running.Wait(); p.probes.Wait(); close(done) }()
 	select {
 	case <-done:
 		return

@@ -51,6 +51,7 @@ type reconciled struct {
 	Flagged    int              `json:"flagged"`
 	Retried    int              `json:"retried"`
 	Pruned     int              `json:"pruned"`
+	Probed     int              `json:"probed"`
 	Suspended  bool             `json:"suspended"`
 	Unfinished bool             `json:"unfinished"` // a dry run ended a part after 10,000 rows
 	Acts       []reconciler.Act `json:"acts"`
@@ -94,6 +95,7 @@ func (a *app) reconcile(ctx context.Context, f reconcileFlags) error {
 	}
 	report, failed := do(ctx)
 	out.Requeued, out.Flagged, out.Retried, out.Pruned = report.Requeued, report.Flagged, report.Retried, report.Pruned
+	out.Probed = report.Probed
 	out.Suspended, out.Unfinished = report.Suspended, report.Unfinished
 	if err := a.printReconciled(out); err != nil {
 		return err
@@ -135,5 +137,6 @@ func (a *app) printReconciled(out reconciled) error {
 		{"flagged", fmt.Sprint(out.Flagged)},
 		{"retried", fmt.Sprint(out.Retried)},
 		{"pruned", fmt.Sprint(out.Pruned)},
+		{"probed", fmt.Sprint(out.Probed)},
 	})
 }

@@ -98,7 +98,10 @@ func verbs(flags *flag.FlagSet, verb string, stdin io.Reader) func(context.Conte
 		return func(ctx context.Context, env environment, out io.Writer) error { return serve(ctx, env, *listen, out) }
 	case "worker":
 		smtp := flags.String("smtp", "127.0.0.1:2525", "address of the mail server")
-		return func(ctx context.Context, env environment, out io.Writer) error { return work(ctx, env, *smtp, out) }
+		log := flags.String("mail-log", "", "the mail server's log, in which the probe looks for mails that nobody knows of (default: no probe)")
+		return func(ctx context.Context, env environment, out io.Writer) error {
+			return work(ctx, env, *smtp, *log, out)
+		}
 	case "mailserver":
 		listen := flags.String("listen", "127.0.0.1:2525", "address to take mail on")
 		dir := flags.String("dir", "mails", "directory for the mails and their log")
@@ -106,11 +109,12 @@ func verbs(flags *flag.FlagSet, verb string, stdin io.Reader) func(context.Conte
 			return keepMail(ctx, *listen, *dir, flags.Lookup("leash").Value.String() == "true", stdin, out)
 		}
 	case "demo":
+		noProbe := flags.Bool("no-probe", false, "let a person decide what nobody knows, instead of a look into the mail server's log")
 		keep := flags.String("keep", "", "directory to keep the mails and the processes' logs in (default: a temporary one)")
 		return func(ctx context.Context, env environment, out io.Writer) error {
 			return demo.Run(ctx, demo.Config{
 				DatabaseURL: env.DatabaseURL, AMQPURL: env.AMQPURL, Comments: samples, Keep: *keep, Out: out,
-				Kind: Notify.Name, Queue: Notify.Name, Settle: Notify.Settle,
+				Kind: Notify.Name, Queue: Notify.Name, Settle: Notify.Settle, NoProbe: *noProbe,
 			})
 		}
 	}

@@ -32,13 +32,18 @@ var Notify = intent.Kind[NotifyArgs]{
 
 // Notifier carries Notify out.
 type Notifier struct {
-	db   *pgxpool.Pool
-	mail Mailer
+	db    *pgxpool.Pool
+	mail  Mailer
+	probe workers.Probe[NotifyArgs] // nil: what nobody knows waits for a person
 }
 
 // Handler is what the workers run. EffectMarked: what fails before job.Effect is surely not done, and simply retried.
 func (n *Notifier) Handler() workers.Handler[NotifyArgs] {
-	return workers.Handler[NotifyArgs]{Do: n.do, Effect: workers.EffectMarked}
+	return workers.Handler[NotifyArgs]{
+		Do: n.do, Effect: workers.EffectMarked, Probe: n.probe,
+		// Short for the demo; the defaults are 30 s, five times, and 10 s doubling to 10 min.
+		Probing: workers.Probing{Timeout: 5 * time.Second, Most: 10, Backoff: intent.Backoff{Min: 500 * time.Millisecond, Max: 2 * time.Second}},
+	}
 }
 
 func (n *Notifier) do(ctx context.Context, job *workers.Job[NotifyArgs]) error {

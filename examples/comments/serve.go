@@ -53,7 +53,7 @@ func serve(ctx context.Context, env environment, listen string, stdout io.Writer
 			// Short for the demo; the defaults are a look every 5 s, and a hint is taken for lost after 60 s.
 			Reconciler: reconciler.Config{
 				Schedule: "@every 1s", RequeueAfter: 3 * time.Second, WorkerTTL: workerTTL,
-				Schedules: map[reconciler.Duty]string{reconciler.Sweep: "@every 5s"},
+				Schedules: map[reconciler.Duty]string{reconciler.Sweep: "@every 5s", reconciler.Unasked: "@every 5s"},
 			},
 		})
 	})

@@ -14,15 +14,22 @@ import (
 // workerTTL is how long a silent worker is believed to live. Short for the demo; the default is 10 s.
 const workerTTL = 3 * time.Second
 
-// work is the worker process. Any number of them may run; each says «ready» once it takes jobs.
-func work(ctx context.Context, env environment, mailServer string, stdout io.Writer) error {
+// work is the worker process. Any number of them may run; each says «ready» once it takes jobs. mailLog is the mail server's
+// log, for the probe; empty: there is none.
+func work(ctx context.Context, env environment, mailServer, mailLog string, stdout io.Writer) error {
 	pool, err := pgxpool.New(ctx, env.DatabaseURL)
 	if err != nil {
 		return err
 	}
 	defer pool.Close()
 	mux := workers.NewMux()
-	workers.Handle(mux, Notify, (&Notifier{db: pool, mail: Mailer(mailServer)}).Handler())
+	notifier := &Notifier{db: pool, mail: Mailer(mailServer)}
+	if mailLog != "" {
+		if notifier.probe, err = askMailLog(mailLog, notifier.mail); err != nil {
+			return err
+		}
+	}
+	workers.Handle(mux, Notify, notifier.Handler())
 	worker, err := workers.New(pool, env.AMQPURL, mux, workers.Config{
 		Slots: 8, Heartbeat: 500 * time.Millisecond, TTL: workerTTL, Drain: 6 * time.Second, Log: env.Log,
 	})

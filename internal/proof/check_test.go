@@ -31,6 +31,9 @@ func legal() map[string]Evidence {
 		"late truth": fabricate("manual").create().claim().run(SaidStarted).visit(ledger.Done).flag("reconciler").run(SaidDone).outcome("sent", "succeeded").rest(),
 		"retried by a person": fabricate("manual").create().attempt(ledger.WrongBefore, SaidUnknown).flag("worker").verdict("pending", "retry", "ann").hint().
 			attempt(ledger.Done, SaidDone).outcome("sent", "succeeded").rest(),
+		"retried by a probe": fabricate("probed").create().attempt(ledger.WrongBefore, SaidUnknown).flag("worker").verdict("pending", "retry", "probe").hint().
+			attempt(ledger.Done, SaidDone).outcome("sent", "succeeded").rest(),
+		"sent by a probe": fabricate("probed").create().attempt(ledger.WrongAfter, SaidUnknown).flag("worker").verdict("sent", "happened", "probe").rest(),
 		"idempotent, twice": fabricate("idempotent").create().attempt(ledger.WrongAfter, SaidUnknown).outcome("pending", "retried").hint().
 			attempt(ledger.Done, SaidDone).outcome("sent", "succeeded").rest(),
 		"idempotent, its worker died": fabricate("idempotent").create().claim().run(SaidStarted).visit(ledger.Done).verdict("pending", "retried", "reconciler").hint().
@@ -76,7 +79,7 @@ func TestCheck_legal(t *testing.T) {
 		}
 	}
 	r := Check(together(all...))
-	want := Report{Created: 16, Sent: 12, Error: 2, Cancelled: 1, Undecided: 1, Flagged: 9, Late: 1, Overslept: 1}
+	want := Report{Created: 18, Sent: 14, Error: 2, Cancelled: 1, Undecided: 1, Flagged: 11, Late: 1, Overslept: 1}
 	if diff := cmp.Diff(want, r); diff != "" {
 		t.Errorf("all together (-want +got):\n%s", diff)
 	}
@@ -173,6 +176,7 @@ func TestCheck_violations(t *testing.T) {
 		{"sent and never done", "sent", func(e *Evidence) { e.Visits = nil }, []string{"I7"}, "never done"},
 		{"error and done", "stopped", func(e *Evidence) { at := e.Visits[0].At; e.Visits[0].Recorded = &at }, []string{"I7"}, "and done 1"},
 		{"a receipt too many", "sent", func(e *Evidence) { e.Receipts[e.Rows[0].ID]++ }, []string{"I7"}, "2 receipts"},
+		{"never done, says no probe", "sent by a probe", func(e *Evidence) { e.Visits[0].Recorded = nil }, []string{"I7"}, "it was never done"},
 		{"no receipt", "sent", func(e *Evidence) { clear(e.Receipts) }, []string{"I7"}, "0 receipts"},
 
 		{"pending at rest", "cancelled", func(e *Evidence) { e.Changes, e.Rows[0].State = e.Changes[:1], "pending" }, []string{"I8"}, "due since"},
@@ -181,6 +185,8 @@ func TestCheck_violations(t *testing.T) {
 			e.Changes, e.Rows[0].Flag, e.Rows[0].WorkerAlive = e.Changes[:2], "", true
 		}, []string{"I8"}, "sending still"},
 		{"a recovery owed", "stopped", func(e *Evidence) { e.Rows[0].Owed = true }, []string{"I8"}, "recovery"},
+
+		{"a probe that nobody asks", "undecided", func(e *Evidence) { e.Rows[0].Owed = true }, []string{"I8"}, "still to be asked"},
 
 		{"an outbox row left", "sent", func(e *Evidence) { e.Rest.Outbox = 1 }, []string{"I9"}, "outbox"},
 		{"a message left", "sent", func(e *Evidence) { e.Rest.Queues["q"] = 1 }, []string{"I9"}, "queue q"},
@@ -196,6 +202,8 @@ func TestCheck_violations(t *testing.T) {
 		{"one attempt too many", "sent", func(e *Evidence) { e.Kinds[0].MaxAttempts = 0 }, []string{"I11"}, "at most 0"},
 		{"a claim that counts no attempt", "sent", func(e *Evidence) { e.Changes[1].OldAttempt = 1 }, []string{"I11"}, "by a claim"},
 		{"a retry that keeps attempts", "retried by a person", func(e *Evidence) { e.Changes[3].Attempt = 1; e.Changes[4].OldAttempt = 0 }, []string{"I11"}, "begins anew"},
+
+		{"a probe's retry that begins anew", "retried by a probe", func(e *Evidence) { e.Changes[3].Attempt = 0; e.Changes[4].OldAttempt, e.Changes[4].Attempt = 0, 1 }, []string{"I11"}, "only a person"},
 
 		{"a hint of what was rolled back", "unknown creation", func(e *Evidence) { e.Hints = []Hint{{ID: e.Acks[0].ID, Op: "run"}} }, []string{"I13"}, "ever committed"},
 		{"a hint before the commit", "sent", func(e *Evidence) { e.Hints[0].At = e.Changes[0].At.Add(-time.Millisecond) }, []string{"I13"}, "before any commit"},

@@ -115,7 +115,7 @@ type Row struct {
 	WorkerAlive bool
 	RunAt       time.Time
 	Flag        string // the reason; empty: not flagged
-	Owed        bool   // a recovery that was not run yet
+	Owed        bool   // a recovery that was not run yet, or a probe that is still to be asked
 	WaitingOn   int
 }
 

@@ -130,14 +130,14 @@ func (f *fabric) flag(actor string) *fabric {
 	return f
 }
 
-// verdict is a person's word, or the reconciler's on an idempotent kind.
+// verdict is a person's word, a probe's, or the reconciler's on an idempotent kind.
 func (f *fabric) verdict(state, event, actor string) *fabric {
 	old := f.row
 	f.row.State, f.row.Event, f.row.Flag = state, event, ""
 	if event != "cancel" {
 		f.row.Epoch++
 	}
-	if event == "retry" {
+	if event == "retry" && actor != "probe" {
 		f.row.Attempt = 0
 	}
 	f.change("UPDATE", old)

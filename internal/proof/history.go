@@ -83,7 +83,7 @@ func readRows(ctx context.Context, tx pgx.Tx, e *Evidence) (err error) {
 	}
 	rows, err := tx.Query(ctx, `SELECT i.id, i.kind, i.state, coalesce(i.event, ''), i.epoch, i.attempt, coalesce(i.worker_id, $1),
 		EXISTS (SELECT FROM writ.workers w WHERE w.id = i.worker_id AND w.heartbeat_at + w.ttl > clock_timestamp()), i.run_at,
-		CASE WHEN i.flagged_at IS NOT NULL THEN coalesce(i.flag_reason, '?') ELSE '' END, i.state = 'error' AND i.probe_at IS NOT NULL, i.waiting_on
+		CASE WHEN i.flagged_at IS NOT NULL THEN coalesce(i.flag_reason, '?') ELSE '' END, i.probe_at IS NOT NULL, i.waiting_on
 		FROM writ.intents i ORDER BY i.id`, uuid.Nil)
 	if err != nil {
 		return err

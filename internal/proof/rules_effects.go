@@ -150,6 +150,11 @@ func stateIsTrue(c *court, s *story) (faults []fault) {
 			}
 		}
 	}
+	for _, ch := range s.changes {
+		if ch.moves() && ch.Event == string(fsm.Happened) && s.probed(ch) && len(s.effects()) == 0 {
+			faults = append(faults, faultf("its probe said at epoch %d that it happened, and it was never done", ch.OldEpoch).as(lost))
+		}
+	}
 	if c.Hooked[s.kind.Name] && s.receipts != succeeded {
 		faults = append(faults, faultf("%d receipts of the application; want %d", s.receipts, succeeded))
 	}

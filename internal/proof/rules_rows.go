@@ -183,6 +183,10 @@ func attemptsBounded(_ *court, s *story) (faults []fault) {
 			if ch.Attempt > s.kind.MaxAttempts {
 				faults = append(faults, faultf("attempt %d of at most %d", ch.Attempt, s.kind.MaxAttempts))
 			}
+		case ch.moves() && ch.Event == string(fsm.Retry) && s.probed(ch):
+			if step != 0 {
+				faults = append(faults, faultf("attempt %d → %d by a probe's retry; only a person begins anew", ch.OldAttempt, ch.Attempt))
+			}
 		case ch.moves() && ch.Event == string(fsm.Retry):
 			if ch.Attempt != 0 {
 				faults = append(faults, faultf("attempt %d after a person's retry; it begins anew", ch.Attempt))
@@ -232,6 +236,8 @@ func nothingOpen(c *court, s *story) []fault {
 		return []fault{faultf("sending, its worker dead, and not flagged").as(unfinished)}
 	case r.State == string(fsm.Sending) && r.Flag == "":
 		return []fault{faultf("sending still, though all is at rest").as(unfinished)}
+	case r.Owed && r.State == string(fsm.Sending):
+		return []fault{faultf("flagged, and its probe is still to be asked").as(unfinished)}
 	case r.Owed:
 		return []fault{faultf("its recovery function was never run").as(unfinished)}
 	}

@@ -42,9 +42,14 @@ func (s *story) claim(epoch int) *Change {
 	return nil
 }
 
-// decided reports whether a person, or a hand-written statement, ever moved it.
+// decided reports whether a person, or a hand-written statement, ever moved it. A probe is no person: it is held to the truth.
 func (s *story) decided() bool {
-	return slices.ContainsFunc(s.changes, func(c Change) bool { return c.moves() && byHand(c.Event) })
+	return slices.ContainsFunc(s.changes, func(c Change) bool { return c.moves() && byHand(c.Event) && !s.probed(c) })
+}
+
+// probed reports whether a change is a probe's verdict.
+func (s *story) probed(c Change) bool {
+	return slices.ContainsFunc(s.log, func(l Entry) bool { return l.Actor == "probe" && l.Event == c.Event && l.Epoch == c.OldEpoch })
 }
 
 func (s *story) inserts() (n int) {

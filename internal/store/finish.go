@@ -44,8 +44,9 @@ const (
 
 // Fate is what became of an outcome that was written singly.
 type Fate struct {
-	Late  bool   // refused: a verdict came first; a late report was kept
-	State string // of the row now, if late
+	Late    bool   // refused: a verdict came first; a late report was kept
+	State   string // of the row now, if late
+	Meaning string // of the report beside the verdict, if late: confirms, contradicts or neither
 }
 
 // FinishBatch writes outcomes that have no hook, in one transaction and one round trip. It returns those that were not
@@ -120,7 +121,7 @@ func (s *Store) FinishOne(ctx context.Context, worker uuid.UUID, o Outcome) (Fat
 		}
 		var applied bool
 		if err := tx.QueryRow(ctx, writsql.Statement("LateReport"), o.ID, o.Epoch, worker, o.Event, clean(o.Error), o.Why).
-			Scan(&applied, &fate.State); err != nil {
+			Scan(&applied, &fate.State, &fate.Meaning); err != nil {
 			return err
 		}
 		fate.Late = !applied

@@ -25,7 +25,7 @@ func TestFinishBatch_whenTheRowMoved(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Release()
-	if err := store.SendBeat(ctx, conn.Conn(), store.Beat{ID: worker, Host: "h", PID: 1, Version: "v", Kinds: []string{}, TTL: time.Hour}); err != nil {
+	if _, err := store.SendBeat(ctx, conn.Conn(), store.Beat{ID: worker, Host: "h", PID: 1, Version: "v", Kinds: []string{}, TTL: time.Hour}); err != nil {
 		t.Fatal(err)
 	}
 	db.Run(t, "INSERT INTO writ.intents (kind) SELECT 'test.row.move' FROM generate_series(1, 3)")

@@ -40,6 +40,9 @@ func TestPlans(t *testing.T) {
 		"Requeue":           id + ", '{0,0}'",
 		"Orphans":           "NULL, 1000",
 		"SettleOrphan":      one + ", 1, now(), '5 s', '10 s', now()",
+		"TakeProbe":         one + ", 1, 'test.plan.turn', '35 s'",
+		"ProbesDue":         "",
+		"ProbesMissing":     "",
 	}
 	ctx := context.Background()
 	db := testkit.Database(t)
@@ -146,7 +149,7 @@ func explain(t *testing.T, conn *pgx.Conn, name, args string) string {
 	}
 	defer func() { _ = tx.Rollback(ctx) }()
 	exec(t, conn, writsql.Statement("EngineTransaction"))
-	rows, err := tx.Query(ctx, fmt.Sprintf("EXPLAIN EXECUTE %s(%s)", name, args), pgx.QueryExecModeSimpleProtocol)
+	rows, err := tx.Query(ctx, "EXPLAIN EXECUTE "+name+strings.TrimSuffix("("+args+")", "()"), pgx.QueryExecModeSimpleProtocol)
 	if err != nil {
 		t.Fatalf("%s: %v", name, err)
 	}

@@ -217,9 +217,14 @@ func (s *Store) ForgetWorkers(ctx context.Context) error {
 }
 
 // RequeueOwed writes new hints for recoveries whose hint was lost, and returns them.
-func (s *Store) RequeueOwed(ctx context.Context) (done []Requeued, err error) {
+func (s *Store) RequeueOwed(ctx context.Context) ([]Requeued, error) {
+	return s.hintAgain(ctx, "Owed", "look for recoveries")
+}
+
+// hintAgain runs a statement that writes hints, and returns what it wrote.
+func (s *Store) hintAgain(ctx context.Context, statement, what string) (done []Requeued, err error) {
 	err = s.transaction(ctx, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, writsql.Statement("Owed"))
+		rows, err := tx.Query(ctx, writsql.Statement(statement))
 		if err != nil {
 			return err
 		}
@@ -229,7 +234,7 @@ func (s *Store) RequeueOwed(ctx context.Context) (done []Requeued, err error) {
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("look for recoveries: %w", err)
+		return nil, fmt.Errorf("%s: %w", what, err)
 	}
 	return done, nil
 }

@@ -200,6 +200,7 @@ type Declaration struct {
 	MaxArgs, ArgsVersion        int
 	Recovers                    bool
 	Schema                      []byte // JSON Schema of the arguments; nil: not known
+	MaxProbes                   int
 }
 
 // Declare writes what the code says of its kinds; unchanged ones are left alone.
@@ -207,7 +208,7 @@ func (s *Store) Declare(ctx context.Context, kinds []Declaration) error {
 	return pgx.BeginTxFunc(ctx, s.pool, readCommitted, func(tx pgx.Tx) error {
 		for _, k := range kinds {
 			_, err := tx.Exec(ctx, writsql.Statement("Declare"), k.Name, k.Queue, k.Class, k.Timeout, k.Settle, k.MaxAttempts,
-				k.BackoffMin, k.BackoffMax, k.BackoffFactor, k.KeepSent, k.KeepErr, k.KeepCanc, k.MaxArgs, k.ArgsVersion, k.Recovers)
+				k.BackoffMin, k.BackoffMax, k.BackoffFactor, k.KeepSent, k.KeepErr, k.KeepCanc, k.MaxArgs, k.ArgsVersion, k.Recovers, k.MaxProbes)
 			if err != nil {
 				return fmt.Errorf("declare kind %s: %w", k.Name, Explain(err))
 			}
@@ -248,10 +249,11 @@ type Beat struct {
 	Draining bool
 }
 
-// SendBeat writes it, on a connection of the caller's: a busy pool must not make a worker look dead.
-func SendBeat(ctx context.Context, conn *pgx.Conn, b Beat) error {
-	_, err := conn.Exec(ctx, writsql.Statement("Beat"), b.ID, b.Host, b.PID, b.Version, b.Kinds, b.Slots, b.Running, b.Stuck, b.TTL, b.Draining)
-	return err
+// SendBeat writes it, on a connection of the caller's: a busy pool must not make a worker look dead. It returns the
+// database's clock.
+func SendBeat(ctx context.Context, conn *pgx.Conn, b Beat) (at time.Time, err error) {
+	err = conn.QueryRow(ctx, writsql.Statement("Beat"), b.ID, b.Host, b.PID, b.Version, b.Kinds, b.Slots, b.Running, b.Stuck, b.TTL, b.Draining).Scan(&at)
+	return at, err
 }
 
 // Depart removes the row of a worker that holds nothing any more.

@@ -48,13 +48,16 @@ SELECT id FROM u;
 
 -- name: FinishFlagged
 -- Nobody knows: the handler returned without a certain outcome, or (overdue) has not returned, which says less than any
--- reason given before.
+-- reason given before. $6: the kind has a probe, and it is asked (again) unless an asking is due already.
 WITH u AS (
-    UPDATE writ.intents i SET flagged_at = coalesce(i.flagged_at, now()), flag_reason = CASE WHEN $4::text IN ('overdue', 'unwritten') THEN coalesce(i.flag_reason, $4::text) ELSE $4::text END,
+    UPDATE writ.intents i SET flagged_at = coalesce(i.flagged_at, now()), probes = CASE WHEN i.flagged_at IS NULL THEN 0 ELSE i.probes END,
+        requeues = CASE WHEN i.flagged_at IS NULL THEN 0 ELSE i.requeues END, flag_reason = CASE WHEN $4::text IN ('overdue', 'unwritten') THEN coalesce(i.flag_reason, $4::text) ELSE $4::text END,
         error = coalesce($5::text, i.error),
         probe_at = CASE WHEN $6::boolean THEN coalesce(i.probe_at, now()) ELSE i.probe_at END
     WHERE i.id = $1 AND i.epoch = $2 AND i.worker_id = $3 AND i.state = 'sending'
-    RETURNING i.id, i.epoch, i.attempt, i.started_at
+    RETURNING i.id, i.kind, i.epoch, i.attempt, i.probe_at, i.started_at
+), o AS (
+    INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op) SELECT probe_at, kind, id, epoch, 'probe' FROM u WHERE probe_at = now()
 ), l AS (
     INSERT INTO writ.log (intent_id, epoch, event, actor, worker_id, why, evidence)
     SELECT id, epoch, 'flagged', 'worker', $3, $4::text, jsonb_build_object('attempt', attempt, 'error', $5::text, 'started_at', started_at, 'begun', attempt) FROM u
@@ -77,9 +80,9 @@ WITH applied AS MATERIALIZED (
     INSERT INTO writ.log (intent_id, epoch, event, actor, worker_id, why, evidence)
     SELECT $1, $2, 'late-report', 'worker', $3, $4::text,
         jsonb_build_object('outcome', $4::text, 'error', $5::text, 'state', (SELECT state FROM writ.intents WHERE id = $1),
-            'epoch', (SELECT epoch FROM writ.intents WHERE id = $1))
+            'epoch', (SELECT epoch FROM writ.intents WHERE id = $1), 'meaning', writ.late_meaning($1, $2, $4::text))
     WHERE NOT EXISTS (SELECT FROM applied) AND NOT EXISTS (
         SELECT FROM writ.log l WHERE l.intent_id = $1 AND l.epoch = $2 AND l.worker_id = $3 AND l.event = 'late-report'
             AND l.why IS NOT DISTINCT FROM $4::text)
 )
-SELECT EXISTS (SELECT FROM applied), coalesce((SELECT state FROM writ.intents WHERE id = $1), 'missing');
+SELECT EXISTS (SELECT FROM applied), coalesce((SELECT state FROM writ.intents WHERE id = $1), 'missing'), writ.late_meaning($1, $2, $4::text);

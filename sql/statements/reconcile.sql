@@ -82,7 +82,7 @@ WHERE i.finished_at IS NULL AND i.run_at <= now() AND i.state = 'sending' AND i.
 LIMIT $2::int;
 
 -- name: SettleOrphan
--- The worker of this attempt died. Manual and probed kinds: flagged. Idempotent ones: a not-done verdict at once, so
+-- The worker of this attempt died. Manual and probed kinds: flagged, and the probe is asked. Idempotent ones: a not-done verdict at once, so
 -- epoch + 1. The guard holds the row as read and the worker dead now; $3 and $4 close the race with a pause of the
 -- database or of this process, after which every heartbeat looks old: the last observation must be fresh, and the worker
 -- silent for its whole TTL since the last pause ($6).
@@ -98,7 +98,8 @@ WITH dead AS MATERIALIZED (
       AND clock_timestamp() - $3::timestamptz < $4::interval
     FOR NO KEY UPDATE OF i
 ), flagged AS (
-    UPDATE writ.intents i SET flagged_at = now(), flag_reason = 'worker-died', probe_at = CASE WHEN d.class = 'probed' THEN now() END
+    UPDATE writ.intents i SET flagged_at = now(), flag_reason = 'worker-died', probe_at = CASE WHEN d.class = 'probed' THEN now() END,
+        probes = 0, requeues = 0
     FROM dead d WHERE i.id = d.id AND d.class <> 'idempotent' RETURNING i.id
 ), retried AS (
     UPDATE writ.intents i SET state = 'pending', event = 'retried', epoch = i.epoch + 1, run_at = now() + d.backoff, requeues = 0,
@@ -114,6 +115,7 @@ WITH dead AS MATERIALIZED (
     INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op)
     SELECT run_at, kind, id, epoch, 'run' FROM retried
     UNION ALL SELECT probe_at, kind, id, epoch, 'recover' FROM failed WHERE probe_at IS NOT NULL
+    UNION ALL SELECT now(), kind, id, epoch, 'probe' FROM dead WHERE class = 'probed'
 ), l AS (
     INSERT INTO writ.log (intent_id, epoch, event, actor, worker_id, why, evidence)
     SELECT d.id, d.epoch, CASE WHEN d.class <> 'idempotent' THEN 'flagged' WHEN d.attempt < d.max_attempts THEN 'retried' ELSE 'failed' END,

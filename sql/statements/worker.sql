@@ -6,7 +6,8 @@ SELECT installation, paused_at IS NULL AND fingerprint = writ.fingerprint(), pau
 -- name: Beat
 INSERT INTO writ.workers AS w (id, host, pid, version, kinds, slots, running, stuck, ttl, draining)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
-ON CONFLICT (id) DO UPDATE SET heartbeat_at = clock_timestamp(), swept_at = NULL, running = $7, stuck = $8, draining = $10;
+ON CONFLICT (id) DO UPDATE SET heartbeat_at = clock_timestamp(), swept_at = NULL, running = $7, stuck = $8, draining = $10
+RETURNING clock_timestamp();
 
 -- name: Depart
 DELETE FROM writ.workers WHERE id = $1;
@@ -14,14 +15,14 @@ DELETE FROM writ.workers WHERE id = $1;
 -- name: Declare
 -- What a worker's code says of a kind. What people set (pause) stays.
 INSERT INTO writ.kinds AS k (name, queue, class, timeout, settle, max_attempts, backoff_min, backoff_max, backoff_factor,
-    retention_sent, retention_error, retention_cancelled, max_args, args_version, recovers)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+    retention_sent, retention_error, retention_cancelled, max_args, args_version, recovers, max_probes)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
 ON CONFLICT (name) DO UPDATE SET queue = $2, class = $3, timeout = $4, settle = $5, max_attempts = $6, backoff_min = $7, backoff_max = $8,
     backoff_factor = $9, retention_sent = $10, retention_error = $11, retention_cancelled = $12, max_args = $13, args_version = $14,
-    recovers = $15, declared_at = clock_timestamp()
+    recovers = $15, max_probes = $16, declared_at = clock_timestamp()
 WHERE (k.queue, k.class, k.timeout, k.settle, k.max_attempts, k.backoff_min, k.backoff_max, k.backoff_factor, k.retention_sent,
-    k.retention_error, k.retention_cancelled, k.max_args, k.args_version, k.recovers)
-    IS DISTINCT FROM ($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15);
+    k.retention_error, k.retention_cancelled, k.max_args, k.args_version, k.recovers, k.max_probes)
+    IS DISTINCT FROM ($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16);
 
 -- name: NoteRun
 -- The typical run of a kind in milliseconds, as this worker measured it.

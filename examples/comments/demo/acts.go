@@ -172,10 +172,14 @@ func (d *director) killWorker(ctx context.Context, last comment, comments []comm
 		return err
 	}
 	d.say.step("the mail server stored mail %s and killed worker %d before it answered; worker %d takes over", short(d.last), dead, d.worker.pid())
-	return d.finish(ctx, "waiting for the reconciler to find what the dead worker held")
+	if err := d.finish(ctx, "waiting for the reconciler to find what the dead worker held"); err != nil || d.NoProbe {
+		return err
+	}
+	return d.tellProbe(ctx)
 }
 
-// finish waits until every intent so far is sent or in error. What turns up ambiguous meanwhile is settled.
+// finish waits until every intent so far is sent or in error. What turns up ambiguous meanwhile is settled, by the probe, or
+// without one as a person would.
 func (d *director) finish(ctx context.Context, what string) error {
 	return d.await(ctx, what, func() (bool, string, error) {
 		var all, open, ambiguous, requeued int
@@ -186,7 +190,7 @@ func (d *director) finish(ctx context.Context, what string) error {
 			return false, "", err
 		}
 		d.requeued = max(d.requeued, requeued)
-		if ambiguous > 0 {
+		if ambiguous > 0 && d.NoProbe {
 			err = d.settle(ctx)
 		}
 		return open == 0, fmt.Sprintf("%d of %d done, %d ambiguous", all-open, all, ambiguous), err

@@ -96,15 +96,21 @@ func (d *director) checkRollback(ctx context.Context, c *checker, intents int) e
 // checkVerdicts: the mail whose worker was killed was ambiguous and was settled by a decision on record; so was all else
 // that was ambiguous. All others have the receipt that was stored with the outcome.
 func (d *director) checkVerdicts(ctx context.Context, c *checker) error {
-	var flagged, decided, last, missing int
+	if !d.NoProbe {
+		if err := d.checkProbe(ctx, c); err != nil {
+			return err
+		}
+		return d.checkReceipts(ctx, c)
+	}
+	var flagged, decided, last int
 	err := d.db.QueryRow(ctx, `SELECT
 		(SELECT count(DISTINCT intent_id) FROM writ.log WHERE event = 'flagged'),
 		(SELECT count(*) FROM writ.log WHERE event IN ('happened', 'retry') AND why <> '' AND actor <> '' AND evidence ? 'mail_log'),
-		(SELECT count(*) FROM writ.log WHERE event = 'happened' AND intent_id = $1 AND evidence->'mail_log'->>'key' = $1::text),
-		(SELECT count(*) FROM comments c JOIN writ.intents i ON i.subjects = ARRAY['comment:' || c.id]
-			WHERE i.state = 'sent' AND c.notified_at IS NULL
-			AND NOT EXISTS (SELECT FROM writ.log l WHERE l.intent_id = i.id AND l.event = 'happened'))`, d.last).
-		Scan(&flagged, &decided, &last, &missing)
+		(SELECT count(*) FROM writ.log WHERE event = 'happened' AND intent_id = $1 AND evidence->'mail_log'->>'key' = $1::text)`, d.last).
+		Scan(&flagged, &decided, &last)
+	if err != nil {
+		return err
+	}
 	happened, retried := 0, 0
 	for _, v := range d.settled {
 		if v.verb == "happened" {
@@ -116,7 +122,16 @@ func (d *director) checkVerdicts(ctx context.Context, c *checker) error {
 	c.that(last == 1, "worker killed: its last mail was ambiguous, found in the log, settled, and not sent again")
 	c.that(decided == len(d.settled) && flagged >= decided, "%d ambiguous in all, %d had happened, %d had not and were retried; who, why and evidence on record",
 		decided, happened, retried)
-	c.that(missing == 0, "a receipt was stored with each outcome that a worker wrote")
+	return d.checkReceipts(ctx, c)
+}
+
+// checkReceipts: what a worker wrote as sent has the application's receipt.
+func (d *director) checkReceipts(ctx context.Context, c *checker) error {
+	var missing int
+	err := d.db.QueryRow(ctx, `SELECT count(*) FROM comments c JOIN writ.intents i ON i.subjects = ARRAY['comment:' || c.id]
+		WHERE i.state = 'sent' AND c.notified_at IS NULL
+		AND NOT EXISTS (SELECT FROM writ.log l WHERE l.intent_id = i.id AND l.event = 'happened')`).Scan(&missing)
+	c.that(err == nil && missing == 0, "a receipt was stored with each outcome that a worker wrote")
 	return err
 }
 

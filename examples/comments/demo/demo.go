@@ -15,10 +15,11 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/writhq/writ/examples/comments/mailserver"
 	"github.com/writhq/writ/intent"
 )
 
-// Config of [Run]. All but Keep is required.
+// Config of [Run]. All but Keep and NoProbe is required.
 type Config struct {
 	DatabaseURL, AMQPURL string // servers; the demo makes a database of its own
 	Comments             []byte // JSON lines
@@ -27,6 +28,7 @@ type Config struct {
 
 	Kind, Queue string        // of the mails' intents
 	Settle      time.Duration // of that kind
+	NoProbe     bool          // the demo decides as a person what nobody knows; else the kind's probe does
 }
 
 // patience bounds every wait. It is generous: a busy machine may be slow, and is no failure.
@@ -170,7 +172,11 @@ func (d *director) setUp(ctx context.Context, comments int) (err error) {
 
 func (d *director) startWorker(ctx context.Context) (err error) {
 	d.workers++
-	d.worker, err = d.start(ctx, fmt.Sprintf("worker-%d", d.workers), "worker", "--smtp", d.mail.ready)
+	args := []string{"worker", "--smtp", d.mail.ready}
+	if !d.NoProbe {
+		args = append(args, "--mail-log", filepath.Join(d.mails(), mailserver.LogName))
+	}
+	d.worker, err = d.start(ctx, fmt.Sprintf("worker-%d", d.workers), args...)
 	return err
 }
 

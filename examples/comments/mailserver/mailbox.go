@@ -17,12 +17,13 @@ import (
 	"time"
 )
 
-// Entry is one line of the mail log: one mail that was taken.
+// Entry is one line of the mail log: one mail that was taken, or something else that the server did.
 type Entry struct {
-	Key  string    `json:"key"` // the Message-ID's part before the @: the sender's idempotency key
-	To   string    `json:"to"`  // as in the envelope
-	At   time.Time `json:"at"`
-	File string    `json:"file"`
+	Key   string    `json:"key,omitempty"` // of a mail: the Message-ID's part before the @, the sender's idempotency key
+	To    string    `json:"to,omitempty"`  // as in the envelope
+	At    time.Time `json:"at"`
+	File  string    `json:"file,omitempty"`
+	Event string    `json:"event,omitempty"` // of no mail: started, or a connection
 }
 
 // String is the entry's line in the log.
@@ -56,7 +57,8 @@ func Open(dir string) (*Mailbox, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Mailbox{dir: dir, log: log, n: len(before)}, nil
+	b := &Mailbox{dir: dir, log: log, n: len(before)}
+	return b, b.Note("started")
 }
 
 // Close closes the log.
@@ -78,11 +80,24 @@ func (b *Mailbox) Store(to string, raw []byte) error {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	e.At = time.Now().UTC().Truncate(time.Millisecond)
-	if _, err := b.log.WriteString(e.String() + "\n"); err != nil {
+	if err := b.write(e); err != nil {
 		return err
 	}
 	return b.log.Sync()
+}
+
+// Note writes a line of no mail. Whoever looks for a mail sees by it that the log is alive.
+func (b *Mailbox) Note(event string) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.write(Entry{Event: event})
+}
+
+// write writes a line as of now. The caller holds the lock.
+func (b *Mailbox) write(e Entry) error {
+	e.At = time.Now().UTC().Truncate(time.Millisecond)
+	_, err := b.log.WriteString(e.String() + "\n")
+	return err
 }
 
 func writeSynced(name string, raw []byte) error {
@@ -94,9 +109,12 @@ func writeSynced(name string, raw []byte) error {
 	return errors.Join(err, f.Sync(), f.Close())
 }
 
-func logFile(dir string) string { return filepath.Join(dir, "log.jsonl") }
+func logFile(dir string) string { return filepath.Join(dir, LogName) }
 
-// ReadLog reads a mailbox's log, also while its server runs: a last line that is not whole is not there yet.
+// LogName is the log's file in a mailbox's directory.
+const LogName = "log.jsonl"
+
+// ReadLog reads the mails of a mailbox's log, also while its server runs: a last line that is not whole is not there yet.
 func ReadLog(dir string) ([]Entry, error) {
 	f, err := os.Open(logFile(dir))
 	if errors.Is(err, os.ErrNotExist) {
@@ -115,8 +133,10 @@ func ReadLog(dir string) ([]Entry, error) {
 		}
 		var e Entry
 		if err := json.Unmarshal(line, &e); err != nil {
-			return nil, fmt.Errorf("mail log, line %d: %w", len(entries)+1, err)
+			return nil, fmt.Errorf("mail log, after %d mails: %w", len(entries), err)
 		}
-		entries = append(entries, e)
+		if e.Event == "" {
+			entries = append(entries, e)
+		}
 	}
 }

@@ -23,6 +23,9 @@ func New(box *Mailbox) *Server { return &Server{box: box} }
 // Serve takes mail until ctx ends; then it cuts all connections, which is what a crash looks like to a client.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	server := smtp.NewServer(smtp.BackendFunc(func(c *smtp.Conn) (smtp.Session, error) {
+		if err := s.box.Note("connection from " + c.Conn().RemoteAddr().String()); err != nil {
+			return nil, err
+		}
 		return &session{server: s, conn: c.Conn()}, nil
 	}))
 	server.Domain = "mail.example"

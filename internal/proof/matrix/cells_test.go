@@ -14,7 +14,7 @@ import (
 
 // The rows and columns, in the order of the picture.
 var (
-	steps  = []string{"create", "relay", "claim", "run", "finish", "retry", "flag", "requeue", "verbs", "quarantine"}
+	steps  = []string{"create", "relay", "claim", "run", "finish", "retry", "flag", "probe", "requeue", "verbs", "quarantine"}
 	faults = []string{"sigkill", "commit-cut", "commit-answer-lost", "broker-cut", "confirm-lost", "message-returned"}
 
 	titles = map[string]string{
@@ -48,6 +48,7 @@ var (
 	unwritten = end{status: "ambiguous", starts: 1, log: []string{"flagged"}}
 	repeated  = end{status: "sent", starts: 2, effects: 2, log: []string{"retried"}}
 	receipted = end{status: "sent", starts: 1, effects: 1, receipts: 1}
+	found     = end{status: "sent", starts: 1, effects: 1, log: []string{"flagged", "happened"}}
 )
 
 var cells = []cell{
@@ -106,6 +107,20 @@ var cells = []cell{
 	{"flag", "commit-answer-lost", "worker", "flagged once", outcome(answerLost, flags, flagged, lostSign)},
 	{"flag", "commit-answer-lost", "reconciler", "flagged once", orphaned(answerLost)},
 
+	{"probe", "sigkill", "flag and hint, before COMMIT", "flagged by another, one verdict", probing(killedBefore, flags)},
+	{"probe", "sigkill", "flag and hint, after COMMIT", "one verdict", probing(killedAfter, flags)},
+	{"probe", "sigkill", "asking", "asked again, one verdict", askedByTheDead},
+	{"probe", "sigkill", "verdict, before COMMIT", "asked again, one verdict", probing(killedBefore, verdicts)},
+	{"probe", "sigkill", "verdict, after COMMIT", "one verdict", probing(killedAfter, verdicts)},
+	{"probe", "commit-cut", "flag and hint", "flagged once, one verdict", probing(cut, flags)},
+	{"probe", "commit-cut", "taking", "asked again, one verdict", probing(cut, takes)},
+	{"probe", "commit-cut", "verdict", "written again, one verdict", probing(cut, verdicts)},
+	{"probe", "commit-cut", "a person was first", "theirs counts, one late report", overtaken(cut)},
+	{"probe", "commit-answer-lost", "flag and hint", "flagged once, one verdict", probing(answerLost, flags)},
+	{"probe", "commit-answer-lost", "taking", "asked again, one verdict", probing(answerLost, takes)},
+	{"probe", "commit-answer-lost", "verdict", "found applied, one verdict", probing(answerLost, verdicts)},
+	{"probe", "commit-answer-lost", "a person was first", "theirs counts, one late report", overtaken(answerLost)},
+
 	{"requeue", "sigkill", "before COMMIT", "requeued once", requeuing(killedBefore)},
 	{"requeue", "sigkill", "after COMMIT", "requeued once", requeuing(killedAfter)},
 	{"requeue", "commit-cut", "", "requeued once", requeuing(cut)},
@@ -140,6 +155,7 @@ var gaps = []gap{
 	{"finish", faults[3:], "An outcome is written to Postgres only."},
 	{"retry", faults[3:], "A retry is written to Postgres only; its new hint goes through the outbox, and so through the relay."},
 	{"flag", faults[3:], "A flag is written to Postgres only, by the worker as by the reconciler."},
+	{"probe", faults[3:], "A probe's hint goes through the outbox, and so through the relay; where it is lost on its way the row knows when to ask."},
 	{"requeue", faults[3:], "The reconciler speaks to no broker; its hint goes through the outbox, and so through the relay."},
 	{"verbs", faults[3:], "A decision is one statement in Postgres; what it sets going goes through the outbox, and so through the relay."},
 	{"quarantine", faults[3:], "A quarantine is one statement in Postgres, on a database in which nothing is published."},

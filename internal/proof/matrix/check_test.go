@@ -65,9 +65,9 @@ func (w *world) restAt(wants map[intent.ID]end) {
 	w.t.Helper()
 	w.rest(wants)
 	for id := range wants {
-		// A doubled or late message is harmless: hints of every epoch come again.
+		// A doubled or late message is harmless: hints of every epoch come again, but for those that a quarantine left out.
 		w.db.Run(w.t, `INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op)
-			SELECT now(), kind, id, e, 'run' FROM writ.intents, generate_series(0, epoch) e WHERE id = $1`, id)
+			SELECT now(), kind, id, e, op FROM writ.intents, generate_series(0, epoch) e, unnest('{run,probe}'::text[]) op WHERE id = $1 AND (e < 10 OR e > epoch - 10)`, id)
 	}
 	w.rest(wants)
 	w.stop()

@@ -40,13 +40,14 @@ type ledger struct {
 
 	mu        sync.Mutex
 	entries   map[string][]entry
-	unclaimed []entry // told before their claim was committed
+	asked     map[string]int // probes, by intent
+	unclaimed []entry        // told before their claim was committed
 	released  chan struct{}
 	once      sync.Once
 }
 
 func newLedger(t *testing.T, claimed func(entry) bool) *ledger {
-	l := &ledger{claimed: claimed, entries: map[string][]entry{}, released: make(chan struct{})}
+	l := &ledger{claimed: claimed, entries: map[string][]entry{}, asked: map[string]int{}, released: make(chan struct{})}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /record/{what}", func(w http.ResponseWriter, r *http.Request) {
 		var e entry
@@ -60,6 +61,17 @@ func newLedger(t *testing.T, claimed func(entry) bool) *ledger {
 		select {
 		case <-l.released:
 		case <-r.Context().Done():
+		}
+	})
+	mux.HandleFunc("POST /asked/{id}", func(_ http.ResponseWriter, r *http.Request) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.asked[r.PathValue("id")]++
+	})
+	mux.HandleFunc("POST /effects/{id}", func(w http.ResponseWriter, r *http.Request) {
+		id, err := uuid.Parse(r.PathValue("id"))
+		if err != nil || len(l.of(effected, id)) == 0 {
+			http.NotFound(w, r)
 		}
 	})
 	server := httptest.NewServer(mux)

@@ -24,6 +24,8 @@ const (
 	beats    = "INTO writ.workers"
 	putsBack = "INSERT INTO writ.outbox" // by itself, on a worker's connection
 	recovers = "'recovered'"
+	takes    = "SET probe_at = now() + $4" // a worker takes an asking
+	verdicts = "writ.probed"
 )
 
 // moment is where a transaction is broken, and how.
@@ -57,6 +59,11 @@ func (w *world) strikeAt(role string, proxy *testkit.Proxy, rule wire.Rule, kill
 	p := w.spawn(role, w.faulty, order{})
 	rule.Do = wire.Call(p.kill, rule.Do)
 	return proxy.On(rule)
+}
+
+// strikeRule breaks the next transaction that is known by text, of whatever runs on faulty.
+func (w *world) strikeRule(m moment, text string) (fired <-chan struct{}) {
+	return w.pg.On(wire.Rule{At: m.at(text), Do: wire.Cut})
 }
 
 // strikeOnce has a creator or a decider carry out an order, and breaks it at the moment.

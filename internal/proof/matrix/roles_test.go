@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 	"time"
 
@@ -35,6 +36,7 @@ const (
 	lostSign = "unknown"  // the effect, then an error that says nothing
 	notDone  = "not-done" // no effect, and says so
 	stopped  = "stop"     // no effect, and trying again is of no use
+	slowly   = "slowly"   // as a later word: the probe waits until the ledger lets it go on
 )
 
 const queue = "matrix"
@@ -52,6 +54,25 @@ var (
 
 // recoverable has a recovery function, which leaves a receipt.
 var recoverable = intent.Kind[task]{Name: "matrix.job.recover", Queue: queue, Timeout: 30 * time.Second}
+
+// askable has a probe, which asks the ledger.
+var askable = intent.Kind[task]{Name: "matrix.job.ask", Queue: queue, Timeout: 30 * time.Second}
+
+// ask is its probe.
+func ask(ctx context.Context, a *workers.Attempt[task], out outside) (workers.Answer, error) {
+	if err := out.post(ctx, "/asked/"+a.ID.String(), nil); err != nil {
+		return workers.Answer{}, err
+	}
+	if slices.Contains(a.Args.Script, slowly) {
+		if err := out.hold(ctx); err != nil {
+			return workers.Answer{}, err
+		}
+	}
+	if err := out.post(ctx, "/effects/"+a.ID.String(), nil); err != nil {
+		return workers.Answer{}, err
+	}
+	return workers.Answer{Finding: workers.WasDone, Why: "the ledger has it"}, nil
+}
 
 // perform is the handler of all kinds.
 func perform(ctx context.Context, job *workers.Job[task], out recorder) error {
@@ -137,6 +158,9 @@ func newPart(role string, s servers, ttl time.Duration, log *slog.Logger) (p par
 		}
 		workers.Handle(mux, manual, workers.Handler[task]{Do: do})
 		workers.Handle(mux, repeatable, workers.Handler[task]{Do: do})
+		workers.Handle(mux, askable, workers.Handler[task]{Do: do, Probe: func(ctx context.Context, a *workers.Attempt[task]) (workers.Answer, error) {
+			return ask(ctx, a, outside{s.Ledger, client})
+		}})
 		workers.Handle(mux, recoverable, workers.Handler[task]{
 			Do: do,
 			OnError: func(ctx context.Context, tx pgx.Tx, job *workers.Job[task], _ error) error {

@@ -40,7 +40,7 @@ const (
 var Rows = []Row{
 	{Name: "manual", File: safetyFile, Defines: []string{"KIND=MANUAL"}},
 	{Name: "manual, more verdicts", File: safetyFile, Defines: []string{"KIND=MANUAL", "MAX_EPOCH=5", "LOST=0", "GHOSTS=0", "CRASHES=0"}},
-	{Name: "probed, as designed", File: safetyFile, Defines: []string{"KIND=PROBED", "VERDICTS=1", "LOST=1", "GHOSTS=0"}},
+	{Name: "probed", File: safetyFile, Defines: []string{"KIND=PROBED", "VERDICTS=1", "LOST=1", "GHOSTS=0"}},
 	{Name: "idempotent", File: safetyFile, Defines: []string{"KIND=IDEMPOTENT"}},
 	{Name: "two slots of one worker", File: safetyFile, Defines: []string{"KIND=MANUAL", "ONE_PROCESS=1"}},
 	{Name: "two slots, idempotent", File: safetyFile, Defines: []string{"KIND=IDEMPOTENT", "ONE_PROCESS=1"}},

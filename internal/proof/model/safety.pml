@@ -13,8 +13,7 @@
  * Assumed of the outside world: an effect lands before its attempt's deadline + settle, or never (docs/protocol.md,
  * residual risks). Handlers, probe and person tell the truth.
  *
- * Probes are declared but not asked yet (docs/protocol.md). KIND=PROBED checks the protocol as it is designed for them; as
- * built, a probed kind behaves as KIND=MANUAL does.
+ * KIND=PROBED has a probe, which may be asked at any time while the row is flagged, by any number of workers.
  */
 
 /* The class of the kind. */
@@ -367,7 +366,7 @@ end:	do
 	:: atomic { verdicts > 0 && state == PENDING -> verdicts--; to_end(CANCELLED, 0); printf("person: cancel\n") }
 	od }
 
-/* The probe, as designed: a worker that has the kind's code asks the outside world, then compares and sets. */
+/* The probe: a worker that has the kind's code asks the outside world, then compares and sets. */
 proctype Probe() {
 	byte asked_epoch = 0; bit asked_after = 0, happened = 0;
 end:	do

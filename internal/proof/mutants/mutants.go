@@ -174,4 +174,25 @@ var Mutants = []Mutant{
 		}},
 		Catch: Catch{here, "TestSettleOrphan_guard"},
 	},
+	{
+		Name: "probe believed too early", // what is not there yet may land until deadline + settle
+		Edits: []Edit{{
+			File: "sql/probe.sql", Old: "    ELSIF asked_at <= settled OR rest > interval '0' THEN", New: "    ELSIF false THEN",
+		}},
+		Catch: Catch{pool, "TestProbe_notDone"},
+	},
+	{
+		Name: "probe's answer counted twice", // after the answer of its commit was lost
+		Edits: []Edit{{
+			File: "sql/probe.sql", Old: "    IF i.probe_at IS DISTINCT FROM asking THEN", New: "    IF false THEN",
+		}},
+		Catch: Catch{pool, "TestProbe_lostAnswers/answer/unknown"},
+	},
+	{
+		Name: "probe against a person", // its verdict is not held to the epoch that it was asked about
+		Edits: []Edit{{
+			File: "sql/probe.sql", Old: "    IF i.state <> 'sending' OR i.epoch <> seen_epoch OR", New: "    IF i.state <> 'sending' AND i.epoch <> seen_epoch AND",
+		}},
+		Catch: Catch{pool, "TestProbe_person"},
+	},
 }

@@ -28,13 +28,18 @@ func (s *storm) blow(ctx context.Context) (time.Duration, error) {
 	defer retire()
 	var deciders sync.WaitGroup
 	decider := &person{db: s.db, ledger: s.client, dice: s.dice(1), seen: map[intent.ID]bool{}, fault: s.fault}
-	deciders.Go(func() { decider.run(deciding) })
+	if s.cfg.Drill == NoDrill {
+		deciders.Go(func() { decider.run(deciding) })
+	}
 	deciders.Go(func() { s.tell(deciding) })
 
 	if err := s.awaitFlow(ctx); err != nil {
 		return 0, err
 	}
 	s.weather(ctx)
+	if err := s.awaitCreated(ctx); err != nil {
+		return 0, err
+	}
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
@@ -96,7 +101,10 @@ type standing struct {
 	Created, Open, Flagged, Owed, Outbox, Waiting int
 }
 
-func (s standing) atRest() bool { return s.Open == 0 && s.Owed == 0 && s.Outbox == 0 && s.Waiting == 0 }
+// atRest: what nobody knows is open for ever where nobody decides.
+func (s standing) atRest(d Drill) bool {
+	return (s.Open == 0 || d == Unprobed && s.Open == s.Flagged) && s.Owed == 0 && s.Outbox == 0 && s.Waiting == 0
+}
 
 func (s *storm) look(ctx context.Context) (st standing, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
@@ -120,7 +128,7 @@ func (s *storm) awaitRest(ctx context.Context, calm time.Time) (time.Duration, e
 		}
 		var err error
 		st, err = s.look(ctx)
-		if err == nil && st.atRest() {
+		if err == nil && st.atRest(s.cfg.Drill) {
 			var rest *proof.Rest
 			if rest, err = proof.ReadRest(ctx, s.db, s.stack.AMQPURL, ""); err == nil {
 				for _, n := range rest.Queues {
@@ -128,7 +136,7 @@ func (s *storm) awaitRest(ctx context.Context, calm time.Time) (time.Duration, e
 				}
 			}
 		}
-		if err != nil || !st.atRest() {
+		if err != nil || !st.atRest(s.cfg.Drill) {
 			calmly = 0
 			continue
 		}
@@ -182,7 +190,7 @@ func (s *storm) gather(ctx context.Context) (proof.Evidence, error) {
 	if e.Visits, err = s.client.All(ctx); err != nil {
 		return e, err
 	}
-	for _, k := range kinds {
+	for _, k := range s.cfg.Drill.kinds() {
 		e.Hooked[k.Name] = k.hook
 	}
 	if e.Receipts, err = s.receipts(ctx); err != nil {
@@ -267,7 +275,11 @@ func (s *storm) weather(ctx context.Context) {
 	blowing, calm := context.WithTimeout(ctx, s.cfg.Duration)
 	defer calm()
 	var wg sync.WaitGroup
-	for n, l := range []lane{s.processes(), s.database(), s.broker(), s.death(blowing), s.network()} {
+	lanes := []lane{s.kills()}
+	if s.cfg.Drill == NoDrill {
+		lanes = []lane{s.processes(), s.database(), s.broker(), s.death(blowing), s.network()}
+	}
+	for n, l := range lanes {
 		wg.Go(func() { s.follow(blowing, l, s.dice(uint64(100+n))) })
 	}
 	wg.Wait()

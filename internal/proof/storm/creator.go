@@ -41,10 +41,14 @@ func (c *child) create(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("storm: %s: %w", envSeed, err)
 	}
+	quota, err := c.quota()
+	if err != nil {
+		return err
+	}
 	c.hello("ready")
 	var wg sync.WaitGroup
 	for n := range hands {
-		m := &maker{pool: pool, acks: acks, dice: rand.New(rand.NewPCG(seed, uint64(os.Getpid())<<8|uint64(n)))}
+		m := &maker{pool: pool, acks: acks, quota: quota, kinds: c.drill().kinds(), dice: rand.New(rand.NewPCG(seed, uint64(os.Getpid())<<8|uint64(n)))}
 		wg.Go(func() { m.run(ctx) })
 	}
 	wg.Wait()
@@ -57,13 +61,24 @@ type maker struct {
 	acks *proof.Journal[proof.Ack]
 	dice *rand.Rand
 	n    int
+
+	kinds []kind
+	quota *quota // nil: any number, of all sorts
 }
 
 func (m *maker) run(ctx context.Context) {
-	tick := time.NewTicker(time.Second * hands / rate)
+	every := time.Second * hands / rate
+	if m.quota != nil {
+		every = m.quota.every
+	}
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for ctx.Err() == nil {
-		if m.room(ctx) {
+		if m.quota != nil && !m.quota.take() {
+			<-ctx.Done()
+			return
+		}
+		if m.quota != nil || m.room(ctx) {
 			m.one(ctx)
 		}
 		select {
@@ -94,6 +109,9 @@ func (m *maker) one(ctx context.Context) {
 	k := m.kind()
 	many := m.many(k)
 	way := m.dice.IntN(100)
+	if m.quota != nil {
+		way = min(way, 90) // none is rolled back: each counts
+	}
 	for try := range 5 {
 		m.note(many, k, proof.Begun)
 		err := m.transaction(ctx, k, many, way)
@@ -117,22 +135,22 @@ func (m *maker) one(ctx context.Context) {
 
 func (m *maker) kind() kind {
 	sum := 0
-	for _, k := range kinds {
+	for _, k := range m.kinds {
 		sum += k.weight
 	}
 	at := m.dice.IntN(sum)
-	for _, k := range kinds {
+	for _, k := range m.kinds {
 		if at -= k.weight; at < 0 {
 			return k
 		}
 	}
-	return kinds[0]
+	return m.kinds[0]
 }
 
 // many draws what one transaction creates: mostly one intent, sometimes a handful, now and then for later.
 func (m *maker) many(k kind) []intent.One[task] {
 	n := 1
-	if m.dice.IntN(10) == 0 && k.longest < time.Second {
+	if m.quota == nil && m.dice.IntN(10) == 0 && k.longest < time.Second {
 		n = 2 + m.dice.IntN(12)
 	}
 	many := make([]intent.One[task], n)

@@ -51,17 +51,18 @@ type kind struct {
 	effect  workers.EffectMode
 	hook    bool // job.Done writes a receipt
 	onError bool
+	probed  bool          // the probe asks the ledger, and tells the truth
 	weight  int           // how often it is created
 	longest time.Duration // of Before and After
 }
 
-// kinds of all classes. A probed kind belongs here, too, as soon as probes are asked: until then the product only flags it
-// and waits for a person, as for a manual one.
+// kinds of all classes.
 var kinds = []kind{
 	{Kind: declare("storm.mail.send", "storm-mail"), effect: workers.EffectMarked, hook: true, onError: true, weight: 25, longest: 20 * time.Millisecond},
 	{Kind: declare("storm.charge.post", "storm-charge"), hook: true, weight: 20, longest: 60 * time.Millisecond},
 	{Kind: declare("storm.note.ping", "storm-note"), effect: workers.EffectMarked, weight: 30, longest: 2 * time.Millisecond},
 	{Kind: declare("storm.server.boot", "storm-server"), weight: 3, longest: 2500 * time.Millisecond},
+	{Kind: declare("storm.payout.send", "storm-charge"), hook: true, onError: true, probed: true, weight: 15, longest: 60 * time.Millisecond},
 	{Kind: repeatable(declare("storm.index.update", "storm-mail")), hook: true, onError: true, weight: 15, longest: 20 * time.Millisecond},
 	{Kind: repeatable(declare("storm.sync.pull", "storm-server")), weight: 4, longest: 2 * time.Second},
 }
@@ -84,6 +85,7 @@ func (k kind) draw(dice *rand.Rand, n int) task {
 	if k.longest < time.Second && dice.IntN(20) > 0 { // most are short
 		t.Before, t.After = t.Before/10, t.After/10
 	}
+	hooked := k.hook && k.Name != drilled.Name // what only a person can repair has no place in a drill without one
 	switch at := dice.IntN(1000); {
 	case at < 10:
 		t.Quirk = gaveUp
@@ -93,9 +95,9 @@ func (k kind) draw(dice *rand.Rand, n int) task {
 		t.Quirk = panics
 	case at < 27:
 		t.Quirk = deaf
-	case at < 30 && k.hook:
+	case at < 30 && hooked:
 		t.Quirk = badHook
-	case at < 60 && k.hook:
+	case at < 60 && hooked:
 		t.Quirk = shakyHook
 	}
 	return t
@@ -107,8 +109,9 @@ type hand struct {
 	runs   *proof.Journal[proof.Run]
 }
 
-func (h *hand) register(mux *workers.Mux) {
-	for _, k := range kinds {
+// register gives the mux all kinds that take part.
+func (h *hand) register(mux *workers.Mux, taking []kind) {
+	for _, k := range taking {
 		handler := workers.Handler[task]{
 			Effect: k.effect,
 			Do: proof.Witnessed(h.runs, func(ctx context.Context, job *workers.Job[task]) (proof.Said, error) {
@@ -120,6 +123,10 @@ func (h *hand) register(mux *workers.Mux) {
 				_, err := tx.Exec(ctx, "INSERT INTO proof.recoveries (intent_id, epoch) VALUES ($1, $2)", job.ID(), job.Epoch())
 				return err
 			}
+		}
+		if k.probed {
+			handler.Probe = h.probe
+			handler.Probing = workers.Probing{Timeout: 2 * time.Second, Backoff: intent.Backoff{Min: 500 * time.Millisecond, Max: 2 * time.Second}}
 		}
 		workers.Handle(mux, k.Kind, handler)
 	}
@@ -176,6 +183,20 @@ func (h *hand) do(ctx context.Context, k kind, job *workers.Job[task]) (proof.Sa
 		_, err := tx.Exec(ctx, "INSERT INTO proof.receipts (intent_id, epoch) VALUES ($1, $2)", job.ID(), job.Epoch())
 		return err
 	})
+}
+
+// probe asks the ledger, and is truthful: what it has was done, and what it has not was not, as of now.
+func (h *hand) probe(ctx context.Context, a *workers.Attempt[task]) (workers.Answer, error) {
+	visits, err := h.ledger.Visits(ctx, a.ID)
+	if err != nil {
+		return workers.Answer{}, err
+	}
+	for _, v := range visits {
+		if v.Recorded != nil {
+			return workers.Answer{Finding: workers.WasDone, Why: "the ledger has it", Evidence: v}, nil
+		}
+	}
+	return workers.Answer{Finding: workers.WasNotDone, Why: "the ledger does not have it", Evidence: map[string]int{"calls": len(visits)}}, nil
 }
 
 // pause is a handler's work.

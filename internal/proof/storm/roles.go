@@ -45,6 +45,9 @@ const (
 	envLedger = "STORM_LEDGER_URL"
 	envDir    = "STORM_DIR"
 	envSeed   = "STORM_SEED"
+	envDrill  = "STORM_DRILL" // as in Config
+	envQuota  = "STORM_QUOTA" // intents of this creator
+	envEvery  = "STORM_EVERY" // time between two of one of its hands
 )
 
 // Child plays the role that the environment names; false: it names none, and this process is the storm itself.
@@ -114,7 +117,7 @@ func (c *child) work(ctx context.Context) error {
 		runs:   runs,
 		ledger: ledger.Client{URL: c.getenv(envLedger), HTTP: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}},
 	}
-	h.register(mux)
+	h.register(mux, c.drill().kinds())
 	w, err := workers.New(pool, c.getenv(envAMQP), mux, workers.Config{
 		Slots: 30, Heartbeat: heartbeat, TTL: ttl, Drain: drain, Log: c.log,
 	})
@@ -154,7 +157,7 @@ func (c *child) engine(ctx context.Context, role Role) error {
 		return r.Run(ctx)
 	}
 	r, err := reconciler.New(pool, reconciler.Config{
-		Schedule: "@every 1s", RequeueAfter: requeueAfter, WorkerTTL: ttl, Lease: 3 * time.Second, Schedules: map[reconciler.Duty]string{reconciler.Sweep: "@every 5s"}, Log: c.log,
+		Schedule: "@every 1s", RequeueAfter: requeueAfter, WorkerTTL: ttl, Lease: 3 * time.Second, Schedules: map[reconciler.Duty]string{reconciler.Sweep: "@every 5s", reconciler.Unasked: "@every 5s"}, Log: c.log,
 	})
 	if err != nil {
 		return err

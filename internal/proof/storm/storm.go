@@ -36,6 +36,8 @@ type Config struct {
 	Binary string
 	// Bound is how long after the last fault all must be at rest. Default 3 minutes.
 	Bound time.Duration
+	// Drill is which one to make. Default: none, but a storm.
+	Drill Drill
 	// Intents and Faults are the least that the storm must have made to prove anything. Default: 0.
 	Intents, Faults int
 	// Dir keeps the logs and journals. Default: a temporary one, which is removed if all is well.
@@ -49,8 +51,10 @@ type Outcome struct {
 	Faults map[string]int // by sort
 	Rest   time.Duration  // from the last fault until all was at rest
 	Report proof.Report
-	Faulty []error // what went wrong besides the invariants: processes that ended by themselves, or would not end
-	Dir    string
+	// Verdicts on what nobody knew.
+	Verdicts Verdicts
+	Faulty   []error // what went wrong besides the invariants: processes that ended by themselves, or would not end
+	Dir      string
 }
 
 // Total is how many faults there were.
@@ -129,6 +133,9 @@ func Run(ctx context.Context, cfg Config) (out Outcome, err error) {
 		return out, err
 	}
 	out = Outcome{Seed: cfg.Seed, Faults: s.counts, Rest: rest, Report: proof.Check(e), Dir: s.dir}
+	if out.Verdicts, err = s.verdicts(ctx); err != nil {
+		return out, err
+	}
 	if out.Report.Created < cfg.Intents || out.Total() < cfg.Faults {
 		s.fault(fmt.Errorf("%d intents and %d faults prove too little; at least %d and %d are wanted", out.Report.Created, out.Total(), cfg.Intents, cfg.Faults))
 	}
@@ -227,7 +234,7 @@ func (s *storm) man(role Role, n int) error {
 	if database, err = session(database, role); err != nil {
 		return err
 	}
-	env := []string{envDB + "=" + database, envLedger + "=" + s.client.URL, fmt.Sprintf("%s=%d", envSeed, s.cfg.Seed)}
+	env := append([]string{envDB + "=" + database, envLedger + "=" + s.client.URL, fmt.Sprintf("%s=%d", envSeed, s.cfg.Seed)}, s.cfg.drillEnv(n)...)
 	if role == worker || role == relay {
 		var tap func() func([]byte)
 		if role == relay {

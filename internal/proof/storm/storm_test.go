@@ -205,7 +205,7 @@ func TestSlot(t *testing.T) {
 func TestKinds(t *testing.T) {
 	t.Parallel()
 	mux := workers.NewMux()
-	(&hand{}).register(mux)
+	(&hand{}).register(mux, kinds)
 	pool, err := pgxpool.New(context.Background(), "postgres://nobody@127.0.0.1:1/none") // it connects to nothing yet
 	if err != nil {
 		t.Fatal(err)
@@ -214,11 +214,18 @@ func TestKinds(t *testing.T) {
 	if _, err := workers.New(pool, "amqp://127.0.0.1:1", mux, workers.Config{}); err != nil {
 		t.Error(err)
 	}
-	classes := map[bool]int{}
+	classes := map[string]int{}
 	for _, k := range kinds {
-		classes[k.Idempotent]++
+		switch {
+		case k.Idempotent:
+			classes[workers.Idempotent]++
+		case k.probed:
+			classes[workers.Probed]++
+		default:
+			classes[workers.Manual]++
+		}
 	}
-	if classes[true] == 0 || classes[false] == 0 || len(queues()) != 4 {
+	if len(classes) != 3 || len(queues()) != 4 {
 		t.Errorf("classes %v, queues %v", classes, queues())
 	}
 }

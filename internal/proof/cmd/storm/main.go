@@ -30,10 +30,16 @@ func run(ctx context.Context, args []string, _ io.Reader, stdout, stderr io.Writ
 	flags.Uint64Var(&cfg.Seed, "seed", 0, "seed of all dice; 0: by the clock")
 	flags.StringVar(&cfg.Binary, "binary", "", "another build of this command, which plays workers, relays and reconcilers")
 	flags.DurationVar(&cfg.Bound, "bound", 3*time.Minute, "within which all must be at rest after the last fault")
-	flags.IntVar(&cfg.Intents, "intents", 0, "fail if fewer were created")
+	flags.IntVar(&cfg.Intents, "intents", 0, "fail if fewer were created; of a drill: how many are created")
+	drill := flags.String("drill", "", "instead of a storm, kill workers only: probed (a truthful probe decides what nobody knows) or unprobed (nobody does)")
 	flags.IntVar(&cfg.Faults, "faults", 0, "fail if fewer were made")
 	flags.StringVar(&cfg.Dir, "dir", "", "keep logs and journals here; default: a temporary directory, kept only if something is wrong")
 	if err := flags.Parse(args); err != nil {
+		return 2
+	}
+	cfg.Drill = storm.Drill(*drill)
+	if err := cfg.Drill.Check(); err != nil {
+		fmt.Fprintln(stderr, err)
 		return 2
 	}
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
@@ -58,6 +64,9 @@ func report(out storm.Outcome, w io.Writer) int {
 	}
 	slices.Sort(sorts)
 	fmt.Fprintf(w, "seed %d; %d faults: %s; at rest %v after the last\n", out.Seed, out.Total(), strings.Join(sorts, ", "), out.Rest.Round(100*time.Millisecond))
+	v := out.Verdicts
+	fmt.Fprintf(w, "attempts flagged %d; the probe says: %d happened, %d not done and tried again, %d not done and attempts spent; decided by others %d; left flagged %d\n",
+		v.Flagged, v.Happened, v.Retried, v.GaveUp, v.Persons, v.Left)
 	fmt.Fprintln(w, out.Report.Line())
 	if err := out.Err(); err != nil {
 		fmt.Fprintf(w, "FAILED: %v; logs and journals are in %s\n", out.Report.Err(), out.Dir)
