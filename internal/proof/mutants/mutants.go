@@ -80,8 +80,8 @@ var Mutants = []Mutant{
 	{
 		Name: "ack before claim",
 		Edits: []Edit{
-			{File: "workers/claim.go", Old: "	f := &frame{delivery: d}", New: "	_ = d.Ack()\n	f := &frame{delivery: d}"},
-			{File: "workers/claim.go", Old: "		_ = h.frame.delivery.Ack()", New: ""},
+			{File: "workers/hints.go", Old: "	f := &frame{delivery: d}", New: "	_ = d.Ack()\n	f := &frame{delivery: d}"},
+			{File: "workers/hints.go", Old: "		_ = h.frame.delivery.Ack()", New: ""},
 		},
 		Catch: Catch{here, "TestUnclaimedHint"},
 	},
