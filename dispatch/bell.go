@@ -3,6 +3,7 @@ package dispatch
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -12,17 +13,18 @@ import (
 
 // bell hears creations ring, on a connection of its own: on the session's, a ring would wait until what is being
 // published has been confirmed. Hints that come with a ring are offered to the workers of this process at once, beside
-// their way over the broker. All methods may be called on a nil bell, which never rings.
+// their way over the broker.
 type bell struct {
 	near   func(store.Hint) bool
 	urgent chan struct{} // holds one token: rung, and nobody here took the hint
 	calm   chan struct{} // holds one token: rung, and a worker of this process has the hint
+	rings  atomic.Int64  // since they were last asked for
 	stop   context.CancelFunc
 	done   chan struct{} // closed when the connection is
 	err    error         // why; to be read after done
 }
 
-// hang connects and listens. Where LISTEN cannot work (pgbouncer in transaction mode) polling alone is correct.
+// hang connects and listens.
 func (r *Relay) hang(ctx context.Context) (*bell, error) {
 	connecting, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -32,8 +34,8 @@ func (r *Relay) hang(ctx context.Context) (*bell, error) {
 	}
 	listener, err := store.Listen(connecting, conn)
 	if err != nil {
-		r.cfg.Log.Warn("relay: cannot LISTEN, polling only", "error", err)
-		return nil, conn.Close(connecting)
+		conn.Close(connecting) // an error leaves that to the server
+		return nil, fmt.Errorf("listen: %w", err)
 	}
 	listening, stop := context.WithCancel(ctx)
 	b := &bell{
@@ -56,6 +58,7 @@ func (b *bell) listen(ctx context.Context, listener *store.Listener) error {
 		if err != nil {
 			return fmt.Errorf("listen: %w", err)
 		}
+		b.rings.Add(1)
 		heard := b.urgent
 		if b.near != nil && hint.Kind != "" && b.near(hint) {
 			heard = b.calm
@@ -67,30 +70,44 @@ func (b *bell) listen(ctx context.Context, listener *store.Listener) error {
 	}
 }
 
-// wait blocks until the bell rings (true), or for the time given at most. A ring whose hint is in good hands is given
-// leisure for others to come. The error is the listening connection's.
-func (b *bell) wait(ctx context.Context, most time.Duration) (rung bool, err error) {
-	if b == nil {
-		b = &bell{}
-	}
+// ring is how the bell rang.
+type ring int
+
+const (
+	silent   ring = iota
+	calmly        // workers of this process have the hint
+	urgently      // nobody has
+)
+
+// wait blocks until the bell rings, or for the time given at most. A ring whose hint is in good hands is given leisure for
+// others to come. The error is the listening connection's.
+func (b *bell) wait(ctx context.Context, most time.Duration) (rung ring, err error) {
 	timer := time.NewTimer(most)
 	defer timer.Stop()
 	calm := b.calm
 	for {
 		select {
 		case <-ctx.Done():
-			return false, nil
+			return silent, nil
 		case <-b.done:
-			return false, b.err
+			return silent, b.err
 		case <-b.urgent:
-			return true, nil
+			return urgently, nil
 		case <-calm:
-			calm, rung = nil, true
+			calm, rung = nil, calmly
 			timer.Reset(leisure)
 		case <-timer.C:
 			return rung, nil
 		}
 	}
+}
+
+// rung returns how often it rang since the last call.
+func (b *bell) rung() int {
+	if b == nil {
+		return 0
+	}
+	return int(b.rings.Swap(0))
 }
 
 // close hangs up, and waits for that a second at most.

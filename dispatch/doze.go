@@ -10,7 +10,7 @@ import (
 // doze waits until there may be work. The relay with the seat tries to fall asleep: it takes the sleeping lock, which
 // fails while a creation is in flight that will not ring, and looks once more before it trusts the bell.
 func (s *session) doze(ctx context.Context) error {
-	if !s.seat {
+	if s.bell == nil {
 		backoff.Sleep(ctx, s.cfg.Poll) // the loop sees if ctx ended
 		return s.sit(ctx)
 	}
@@ -34,24 +34,37 @@ func (s *session) doze(ctx context.Context) error {
 	}
 }
 
-// sit takes the seat at the door if it is free. Whoever has it also measures the queues, so it is taken under load too.
+// sit takes the seat at the door if it is free, and hangs the bell. Whoever has the seat also measures the queues, so it is
+// taken under load too. Without a bell, as behind a pgbouncer in transaction mode, polling alone is correct.
 func (s *session) sit(ctx context.Context) (err error) {
-	if s.seat {
+	if !s.seat {
+		if s.seat, err = s.outbox.Seat(ctx); err != nil || !s.seat {
+			return err
+		}
+	}
+	if s.bell != nil || time.Since(s.hung) < refresh {
 		return nil
 	}
-	if s.seat, err = s.outbox.Seat(ctx); err != nil || !s.seat {
-		return err
+	s.hung = time.Now()
+	if s.bell, err = s.hang(ctx); err != nil && ctx.Err() == nil {
+		s.cfg.Log.Warn("relay: cannot listen, so it polls only; it tries again", "error", err)
 	}
-	s.bell, err = s.hang(ctx)
-	return err
+	return nil
 }
 
 // sleep holds the sleeping lock until the bell rings or something is due.
 func (s *session) sleep(ctx context.Context) error {
 	for {
 		rung, err := s.bell.wait(ctx, s.cfg.Poll)
-		if err != nil || rung || ctx.Err() != nil {
-			return err // it wakes up with the next look, or does not
+		if err != nil || ctx.Err() != nil {
+			return err
+		}
+		switch rung {
+		case urgently:
+			s.low = distantPast // it may have committed far behind what was seen
+			return nil
+		case calmly:
+			return nil
 		}
 		if due, err := s.outbox.Peek(ctx); err != nil || due {
 			return err

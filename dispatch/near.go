@@ -6,7 +6,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/writhq/writ/internal/backoff"
 	"github.com/writhq/writ/internal/store"
 )
 
@@ -28,32 +27,35 @@ func (s *session) linger() time.Duration {
 	return linger
 }
 
-// glimpse begins or ends glancing as the pace demands.
+// glimpse begins or ends glancing as the pace demands; once begun, it goes on somewhat beyond.
 func (s *session) glimpse(ctx context.Context) {
-	on := s.nearby() && s.pace.perSecond >= quiet && s.pace.perSecond < brisk
-	switch {
-	case on && s.glance == nil:
-		s.glance = s.look(ctx)
-	case !on && s.glance != nil:
+	from, to := float64(quiet), float64(brisk)
+	if s.glance != nil {
+		from, to = 0.75*from, 1.5*to
+	}
+	on := s.nearby() && s.pace.perSecond >= from && s.pace.perSecond < to
+	if s.glance != nil && (!on || s.glance.ended()) {
 		s.glance.close()
 		s.glance = nil
+	}
+	if on && s.glance == nil {
+		s.glance = s.look(ctx)
 	}
 }
 
 // glance looks at the outbox every blink, taking nothing, and offers what it sees to the workers of this process. A nil
 // glance serves nobody.
 type glance struct {
-	stop    context.CancelFunc
-	done    chan struct{}
-	refused atomic.Bool // a hint, since it was last asked
+	stop   chan struct{} // closed: enough
+	done   chan struct{}
+	looked atomic.Bool // since it was last asked
+	missed atomic.Bool // a hint was refused, or not seen
 }
 
 func (r *Relay) look(ctx context.Context) *glance {
-	ctx, stop := context.WithCancel(ctx)
-	g := &glance{stop: stop, done: make(chan struct{})}
+	g := &glance{stop: make(chan struct{}), done: make(chan struct{})}
 	go func() {
 		defer close(g.done)
-		defer stop()
 		if err := g.run(ctx, r); err != nil && ctx.Err() == nil {
 			r.cfg.Log.Warn("relay: cannot look for the workers of this process; hints go over the broker", "error", err)
 		}
@@ -61,11 +63,20 @@ func (r *Relay) look(ctx context.Context) *glance {
 	return g
 }
 
-// run glances until ctx ends or the database fails.
+// run glances until it is stopped, between two glances, or until ctx ends or the database fails.
 func (g *glance) run(ctx context.Context, r *Relay) error {
 	var low time.Time
 	seen := map[int64]bool{} // of those that are still there
-	for backoff.Sleep(ctx, blink) {
+	tick := time.NewTicker(blink)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-g.stop:
+			return nil
+		case <-tick.C:
+		}
 		rows, err := store.Glance(ctx, r.pool, low, few)
 		if err != nil {
 			return err
@@ -76,30 +87,38 @@ func (g *glance) run(ctx context.Context, r *Relay) error {
 			seen[row.OID] = true
 			low = maxTime(low, row.DueAt.Add(-trail))
 			if !before[row.OID] && !r.cfg.Near(row.Hint) {
-				g.refused.Store(true)
+				g.missed.Store(true)
 			}
 		}
+		if len(rows) == few {
+			g.missed.Store(true)
+		}
+		g.looked.Store(true)
 	}
-	return nil
 }
 
-// serves reports whether all that was seen since the last call is in good hands.
+// serves reports whether it has looked since the last call, and all that it saw is in good hands.
 func (g *glance) serves() bool {
 	if g == nil {
 		return false
 	}
+	looked, missed := g.looked.Swap(false), g.missed.Swap(false)
+	return looked && !missed && !g.ended()
+}
+
+func (g *glance) ended() bool {
 	select {
 	case <-g.done:
-		return false
+		return true
 	default:
-		return !g.refused.Swap(false)
+		return false
 	}
 }
 
-// close ends it, and waits for that.
+// close ends it, and waits for the glance that is under way.
 func (g *glance) close() {
 	if g != nil {
-		g.stop()
+		close(g.stop)
 		<-g.done
 	}
 }

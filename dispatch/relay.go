@@ -149,6 +149,7 @@ type session struct {
 	pace       pace      // of what is taken
 	seat       bool      // this relay listens at the door
 	bell       *bell     // what it listens to; nil: polling only
+	hung       time.Time // when it was last tried to hang one
 	glance     *glance   // shows the outbox to workers of this process; nil: no need
 
 	depthsAt time.Time
@@ -166,26 +167,31 @@ func (s *session) run(ctx context.Context) error {
 			return err
 		}
 		n, err := s.pump(ctx)
-		s.pace.note(n)
+		s.pace.note(max(n, s.bell.rung()))
 		s.glimpse(ctx)
 		if n > 0 {
 			idle, worked = 0, time.Now()
 		}
 		switch {
 		case err != nil:
-		case n >= few:
+		case n >= min(few, s.cfg.Batch):
 			s.outbox.Rise()
 		case n > 0 && s.quiet():
 			err = s.doze(ctx)
 		case n > 0 || !s.quiet() && time.Since(worked) < alert:
 			s.outbox.Rise()
 			backoff.Sleep(ctx, s.linger())
+		case !s.low.IsZero():
+			s.low = distantPast // everything is looked at before it dozes
 		default:
 			if idle++; idle > 1 {
 				// What is due and cannot be had is in another relay's hands: no reason to ask at full speed.
 				backoff.Sleep(ctx, restless)
 			}
-			s.low = distantPast // everything is looked at when nothing hurries
+			if s.nearby() && !s.quiet() {
+				s.outbox.Rise() // many are rung for that this relay cannot have: another takes them, or the installation is paused
+				continue
+			}
 			err = s.doze(ctx)
 		}
 		if err != nil && ctx.Err() == nil {

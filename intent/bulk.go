@@ -189,6 +189,9 @@ func RunBulk(ctx context.Context, db DB, id ID, run BulkRun) (Bulk, error) {
 		}
 		asked := time.Now()
 		next, err := bulk(store.BulkStep(ctx, db, id, most))
+		if store.Locked(err) {
+			continue // another runner's step takes long; it waited for a second
+		}
 		if err != nil {
 			return b, fmt.Errorf("run bulk: %w", err)
 		}

@@ -83,7 +83,8 @@ CREATE TABLE writ.outbox (
     failures    int         NOT NULL DEFAULT 0,     -- returned or refused by the broker so often
     last_error  text,
     PRIMARY KEY (due_at, oid),
-    CONSTRAINT outbox_shape CHECK (num_nulls(op, intent_id, epoch, kind) = 4 * num_nonnulls(exchange)) -- one or the other, whole
+    CONSTRAINT outbox_shape CHECK (num_nulls(op, intent_id, epoch, kind) = 4 * num_nonnulls(exchange) -- one or the other, whole
+        AND (exchange IS NULL OR payload IS NOT NULL))
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX outbox_intent ON writ.outbox (intent_id);
 

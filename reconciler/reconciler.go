@@ -79,8 +79,8 @@ func (r *Reconciler) Run(ctx context.Context) error {
 }
 
 // tick takes or renews the lease, and does what is due if this reconciler leads. Each duty has a bounded time.
-func (r *Reconciler) tick(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+func (r *Reconciler) tick(whole context.Context) {
+	ctx, cancel := context.WithTimeout(whole, patience)
 	defer cancel()
 	renewed := time.Now()
 	leading, err := r.lead(ctx)
@@ -105,7 +105,7 @@ func (r *Reconciler) tick(ctx context.Context) {
 		e.plan(time.Now(), more || l.again || err != nil)
 	}
 	switch err := errors.Join(faults...); {
-	case ctx.Err() != nil:
+	case whole.Err() != nil:
 	case err != nil:
 		r.setProblem(err)
 		r.cfg.Log.Warn("reconciler: a look failed, the next one tries again", "error", err)

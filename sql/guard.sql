@@ -96,13 +96,18 @@ DECLARE
         WHEN OLD.state = 'error' OR (OLD.state = 'sending' AND OLD.flagged_at IS NOT NULL) THEN
             CASE NEW.state WHEN 'sent' THEN 'happened' WHEN 'pending' THEN 'retry'
                            WHEN 'error' THEN 'give-up' END END;
-    actor    text  := writ.hand();
+    probe    boolean; -- see writ.probed
+    actor    text;
     why      text  := coalesce(nullif(current_setting('writ.why', true), ''), 'written by hand');
     evidence jsonb := nullif(current_setting('writ.evidence', true), '')::jsonb;
     override text  := nullif(current_setting('writ.override', true), '');
-    probe    boolean := coalesce(current_setting('writ.probe', true), '') = 'on'; -- see writ.probed
     danger   text;
+    caller   text;
 BEGIN
+    -- A probe's verdict comes from writ.probed and nowhere else; a setting anybody could set.
+    GET DIAGNOSTICS caller = PG_CONTEXT;
+    probe := caller LIKE '%function writ.probed(%';
+    actor := CASE WHEN probe THEN 'probe' ELSE writ.hand() END;
     IF verb IS NULL THEN
         RAISE EXCEPTION 'writ: intent % cannot go from % to % by hand', OLD.id,
             OLD.state || CASE WHEN OLD.flagged_at IS NOT NULL THEN ' (flagged)' ELSE '' END, NEW.state

@@ -18,12 +18,10 @@ END $$;
 CREATE OR REPLACE TRIGGER log_guard BEFORE UPDATE OR DELETE ON writ.log FOR EACH ROW EXECUTE FUNCTION writ.log_guard();
 CREATE OR REPLACE TRIGGER log_truncate BEFORE TRUNCATE ON writ.log EXECUTE FUNCTION writ.refuse_truncate();
 
--- The actors that the engine writes; no person may go by such a name. A probe's verdict comes through the same door as a
--- person's, from a login that may work.
+-- The actors that the engine writes; no person may go by such a name.
 CREATE OR REPLACE FUNCTION writ.is_engine(actor text) RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT btrim(actor) IN ('worker', 'reconciler', 'application', 'relay')
-        OR btrim(actor) = 'probe' AND to_regrole('writ_worker') IS NOT NULL AND NOT pg_has_role(session_user, to_regrole('writ_worker'), 'MEMBER')
+    SELECT btrim(actor) IN ('worker', 'reconciler', 'application', 'relay', 'probe')
 $$;
 
 -- Who writes by hand: as the transaction says (SET LOCAL writ.actor), else the database user.

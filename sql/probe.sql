@@ -9,13 +9,14 @@
 --             database's clock alone must not make «not there» mean that it was not done
 --   delay     before the next attempt, if there is to be one
 --   pause     before the probe is asked again, if it found nothing
+--   seen_danger  why, when it was asked, the attempt might still be run by its worker: what was not there then may be now
 -- Returns the verdict (happened, retry, give-up), or why there is none: early (before deadline + settle only done counts),
 -- held (not done, but its worker may still be at it), again (unknown), person (unknown for the last time), returned (the
 -- worker shuts down), stale (another asking came first), moved (a person, or the attempt's own worker, came first), or
 -- confirms or contradicts if what came first is in the log, and so is now this.
 CREATE OR REPLACE FUNCTION writ.probed(
     id uuid, seen_epoch int, seen_flag timestamptz, asking timestamptz, finding text, asked_at timestamptz, rest interval,
-    delay interval, pause interval, worker uuid, why text, evidence jsonb)
+    delay interval, pause interval, worker uuid, why text, evidence jsonb, seen_danger text)
 RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -33,6 +34,10 @@ BEGIN
         RETURN 'moved';
     END IF;
     SELECT t.* INTO k FROM writ.kinds t WHERE t.name = i.kind;
+    -- Only what has a probe is settled by one; and not what is known, but for the application's share.
+    IF k.class IS DISTINCT FROM 'probed' OR i.flag_reason = 'hook-failed' AND finding <> 'done' THEN
+        RETURN 'moved';
+    END IF;
     settled := coalesce(i.deadline_at, i.flagged_at) + coalesce(k.settle, interval '30 s');
     said := coalesce(evidence, '{}') || jsonb_build_object('finding', finding, 'asked_at', asked_at, 'asked_by', worker, 'asking', asking);
     IF i.state <> 'sending' OR i.epoch <> seen_epoch OR i.flagged_at IS DISTINCT FROM seen_flag THEN
@@ -50,7 +55,7 @@ BEGIN
         verdict := 'early';
         next_at := clock_timestamp() + greatest(settled - clock_timestamp(), rest, interval '0') + interval '10 ms';
     ELSIF finding = 'not-done' THEN
-        danger := writ.retry_danger(i);
+        danger := coalesce(nullif(seen_danger, ''), writ.probe_danger(i));
         IF danger IS NOT NULL THEN
             verdict := 'held';
             said := said || jsonb_build_object('danger', danger);
@@ -66,14 +71,13 @@ BEGIN
     IF verdict IN ('happened', 'retry', 'give-up') THEN
         -- The trigger intents_by_hand does the rest, as for all verdicts.
         PERFORM set_config('writ.actor', 'probe', true), set_config('writ.why', why, true), set_config('writ.evidence', said::text, true),
-            set_config('writ.override', '', true), set_config('writ.probe', 'on', true);
+            set_config('writ.override', '', true);
         UPDATE writ.intents t SET
             state = CASE verdict WHEN 'happened' THEN 'sent' WHEN 'retry' THEN 'pending' ELSE 'error' END,
             run_at = CASE WHEN verdict = 'retry' THEN now() + delay ELSE t.run_at END,
             error = CASE WHEN verdict = 'happened' THEN t.error ELSE 'not done, says its probe: ' || why END
         WHERE t.id = probed.id;
-        PERFORM set_config('writ.actor', '', true), set_config('writ.why', '', true), set_config('writ.evidence', '', true),
-            set_config('writ.probe', '', true);
+        PERFORM set_config('writ.actor', '', true), set_config('writ.why', '', true), set_config('writ.evidence', '', true);
         RETURN verdict;
     END IF;
 
@@ -89,6 +93,16 @@ BEGIN
     END IF;
     RETURN verdict;
 END $$;
+
+-- Why a «not done» says nothing: writ.retry_danger, and more carefully than there, where a person decides who can see more:
+-- a worker is out only when the reconciler has found it dead and looked at all that it held, or itself said that the handler
+-- returned. After a pause of the database every heartbeat looks old.
+CREATE OR REPLACE FUNCTION writ.probe_danger(i writ.intents) RETURNS text
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT coalesce(writ.retry_danger(i), (SELECT 'its worker has not been found dead' FROM writ.workers w
+        WHERE w.id = i.worker_id AND w.swept_at IS NULL
+          AND coalesce(i.flag_reason, '') NOT IN ('timeout', 'cancelled', 'panic', 'unknown', 'hook-failed')))
+$$;
 
 -- An answer that came after the row had moved. If it is this very answer that moved it, its commit's answer was lost, and
 -- the verdict is returned again. Anything else that was found is a late report: it changes nothing, and a person sees it

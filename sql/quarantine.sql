@@ -56,7 +56,7 @@ BEGIN
         RAISE EXCEPTION 'writ: quarantine since when? % is not a moment in the past', coalesce(since::text, 'null')
             USING ERRCODE = 'WR005', HINT = 'Give the moment that the database went back to: the recovery target, rather too early than too late.';
     END IF;
-    -- Locks the row of settings, so that nobody adopts or resumes meanwhile, and opens the door in writ.refuse_transition for
+    -- Locks the row of settings, so that nobody adopts or resumes meanwhile, and opens the door in writ.intents_guard for
     -- this transaction alone: it is never committed as true.
     UPDATE writ.settings SET quarantining = true;
     IF writ.is_open() AND (SELECT s.fingerprint = writ.fingerprint() FROM writ.settings s) THEN
@@ -72,10 +72,10 @@ BEGIN
         UPDATE writ.intents i SET state = 'sending', event = 'quarantined', epoch = i.epoch + 1000, worker_id = NULL,
             started_at = coalesce(i.started_at, since), deadline_at = greatest(i.deadline_at, now() + w.timeout),
             flagged_at = coalesce(i.flagged_at, now()), flag_reason = CASE WHEN i.flag_reason = 'hook-failed' THEN i.flag_reason ELSE 'quarantined' END,
-            probes = 0, probe_at = CASE WHEN w.class = 'probed' THEN now() END
+            probes = 0, requeues = 0, probe_at = CASE WHEN w.class = 'probed' AND i.flag_reason IS DISTINCT FROM 'hook-failed' THEN now() END
         FROM was w
         WHERE i.id = w.id AND (w.flagged OR w.class <> 'idempotent' AND (w.state = 'sending' OR i.run_at <= now()))
-        RETURNING i.id, i.epoch
+        RETURNING i.id, i.kind, i.epoch, i.probe_at
     ), raised AS (
         -- What is being sent has no holder either, and is settled by the reconciler as a dead worker's.
         UPDATE writ.intents i SET epoch = i.epoch + 1000, worker_id = NULL, requeues = 0
@@ -87,6 +87,7 @@ BEGIN
     ), new_hints AS (
         INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op)
         SELECT greatest(r.run_at, clock_timestamp()), r.kind, r.id, r.epoch, 'run' FROM raised r WHERE r.state = 'pending' AND r.waiting_on = 0
+        UNION ALL SELECT clock_timestamp(), h.kind, h.id, h.epoch, 'probe' FROM held h WHERE h.probe_at IS NOT NULL
     ), each AS (
         INSERT INTO writ.log (intent_id, epoch, event, actor, worker_id, why, evidence)
         SELECT w.id, w.epoch, CASE WHEN h.id IS NOT NULL THEN 'quarantined' ELSE 'fenced' END, quarantine.actor, w.worker_id, quarantine.why,

@@ -65,8 +65,8 @@ BEGIN
     GRANT SELECT, INSERT, UPDATE ON writ.kinds TO writ_worker;
     GRANT SELECT ON writ.settings, writ.outbox TO writ_worker;
     GRANT SELECT, INSERT (intent_id, epoch, event, actor, worker_id, why, evidence) ON writ.log TO writ_worker;
-    GRANT EXECUTE ON FUNCTION writ.probed(uuid, int, timestamptz, timestamptz, text, timestamptz, interval, interval, interval, uuid, text, jsonb),
-        writ.late_meaning(uuid, int, text) TO writ_worker;
+    GRANT EXECUTE ON FUNCTION writ.probed(uuid, int, timestamptz, timestamptz, text, timestamptz, interval, interval, interval, uuid, text, jsonb, text),
+        writ.late_meaning(uuid, int, text), writ.probe_danger(writ.intents) TO writ_worker;
 
     GRANT SELECT, INSERT, UPDATE, DELETE ON writ.outbox, writ.relay, writ.leader TO writ_relay;
     GRANT SELECT ON writ.kinds, writ.settings TO writ_relay;

@@ -185,6 +185,7 @@ func TestRole_worker(t *testing.T) {
 		t.Fatalf("ClaimAgain: %v, %v", c, err)
 	}
 	doubtful := testkit.Value[uuid.UUID](t, b.DB, "SELECT id FROM writ.intents WHERE probe_at IS NOT NULL AND state = 'sending' LIMIT 1")
+	testkit.Value[string](t, b.DB, "INSERT INTO writ.kinds AS k (name, queue, class) VALUES ($1, 'q', 'probed') ON CONFLICT (name) DO UPDATE SET class = 'probed' RETURNING name", kind)
 	asking, err := s.TakeProbe(ctx, store.Hint{ID: doubtful, Epoch: 1, Kind: kind}, time.Minute)
 	if err != nil || asking == nil {
 		t.Fatalf("TakeProbe: %v, %v", asking, err)

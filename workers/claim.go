@@ -130,10 +130,14 @@ func (c *claimer) admit(ctx context.Context, free int) []hint {
 			c.settle(h, "moot")
 		case h.Op == "recover":
 			c.recover(h)
-		case !c.registry.enter(claim{h.ID, h.Epoch}):
-			c.settle(h, "held")
 		default:
-			batch = append(batch, h)
+			entered, kept := c.registry.enter(claim{h.ID, h.Epoch}, h.frame)
+			switch {
+			case entered:
+				batch = append(batch, h)
+			case !kept:
+				c.settle(h, "held")
+			}
 		}
 	}
 	c.putBack(ctx, elsewhere, "elsewhere", func(store.Hint) (time.Duration, time.Time) { return backoff.Jitter(10 * time.Second), time.Time{} })
@@ -207,13 +211,16 @@ func (c *claimer) begin(ctx context.Context, batch []hint, claimed []store.Claim
 	c.metrics.settled("claimed", len(claimed))
 	var rest []hint
 	for _, h := range batch {
-		if at := (claim{h.ID, h.Epoch}); got[at] {
-			if h.frame == nil {
-				c.spent.add(at)
-			}
-			c.release(h)
-		} else {
+		at := claim{h.ID, h.Epoch}
+		direct := h.frame == nil
+		h = c.whole(h)
+		switch {
+		case !got[at]:
 			rest = append(rest, h)
+		case direct && h.frame == nil:
+			c.spent.add(at)
+		default:
+			c.release(h)
 		}
 	}
 	if len(rest) == 0 {
@@ -232,8 +239,9 @@ func (c *claimer) resolve(ctx context.Context, h hint, sent time.Time, cause err
 		c.forsake([]hint{h})
 	case row != nil:
 		c.start(*row, sent)
-		c.settle(h, "claimed")
+		c.settle(c.whole(h), "claimed")
 	default:
+		h = c.whole(h)
 		c.forget([]hint{h})
 		c.weigh(c.settling, []hint{h})
 	}

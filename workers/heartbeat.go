@@ -134,7 +134,7 @@ func (p *Pool) flagOverdue(flags *sync.WaitGroup) {
 			continue
 		}
 		flags.Go(func() {
-			o := store.Outcome{ID: a.ID, Epoch: a.Epoch, Event: store.Flagged, Why: why, Probe: a.kind.class == Probed}
+			o := store.Outcome{ID: a.ID, Epoch: a.Epoch, Event: store.Flagged, Why: why, Probe: a.kind.class == Probed && why == "overdue"}
 			event, _ := p.finisher.write(p.settling, a, o)
 			p.metrics.kinds[a.Kind].finished(event)
 		})

@@ -3,6 +3,7 @@ package workers
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -66,8 +67,20 @@ func (c *claimer) release(h hint) {
 	}
 }
 
-// weigh settles hints that were not claimed by what their rows say now.
+// whole is a hint with the frame that came for it while it was being claimed, if it came directly.
+func (c *claimer) whole(h hint) hint {
+	if h.frame == nil {
+		h.frame = c.registry.copied(claim{h.ID, h.Epoch})
+	}
+	return h
+}
+
+// weigh settles hints that were not claimed by what their rows say now. Those that came directly come again.
 func (c *claimer) weigh(ctx context.Context, hints []hint) {
+	hints = slices.DeleteFunc(hints, func(h hint) bool { return h.frame == nil })
+	if len(hints) == 0 {
+		return
+	}
 	ids := make([]uuid.UUID, len(hints))
 	for i, h := range hints {
 		ids[i] = h.ID

@@ -73,7 +73,8 @@ func (b *bench) createAlone(pool *pgxpool.Pool, n int) intent.ID {
 	return created.ID
 }
 
-// TestOffer_locked: a hint that came directly meets a locked row, and its copy never comes. It is put back like any other.
+// TestOffer_locked: a hint that came directly meets a locked row, and is dropped; the broker's copy is put back like any
+// other until it is claimed.
 func TestOffer_locked(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -109,13 +110,46 @@ func TestOffer_locked(t *testing.T) {
 	if !w.Offer(store.Hint{ID: id, Kind: job.Name, Op: "run"}) {
 		t.Fatal("an idle worker refused a hint")
 	}
-	testkit.Until(t, 20*time.Second, "the hint is put back", func() (bool, string) {
-		return testkit.Value[int64](t, b.db, "SELECT coalesce(max(oid), 0) FROM writ.outbox WHERE intent_id = $1", id) > 0, "no outbox row"
+	copied := testkit.Value[int64](t, b.db, "INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op) VALUES (now(), $1, $2, 0, 'run') RETURNING oid", job.Name, id)
+	testkit.Until(t, 20*time.Second, "the copy is put back", func() (bool, string) {
+		return testkit.Value[int64](t, b.db, "SELECT coalesce(max(oid), 0) FROM writ.outbox WHERE intent_id = $1", id) > copied, "no new outbox row"
 	})
 	if err := lock.Rollback(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	b.await(id, "sent")
+	if got := b.await(id, "sent"); got.Epoch != 1 {
+		t.Errorf("it was claimed %d times", got.Epoch)
+	}
+}
+
+// TestOffer_copyWhileUnsure: the answer of a claim is lost, by a direct hint or by its copy from the broker, and the other one
+// comes while the worker asks again. It is run once.
+func TestOffer_copyWhileUnsure(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	proxy, url := testkit.ProxyTo(t, b.db.URL)
+	var calls tally
+	w, stop := b.work(url+"&default_query_exec_mode=cache_describe", workers.Handler[args]{Do: func(_ context.Context, j *workers.Job[args]) error {
+		calls.add(j.Args.N)
+		return nil
+	}})
+	b.await(b.create(job, 1), "sent") // it is up
+	fired := proxy.LoseAnswer("'attempted'")
+	created, err := job.CreateAlone(context.Background(), b.db.Pool, args{2}, intent.Opts{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Offer(store.Hint{ID: created.ID, Kind: job.Name, Op: "run"})
+	select {
+	case <-fired:
+	case <-time.After(10 * time.Second):
+		t.Fatal("the fault was never met")
+	}
+	b.await(created.ID, "sent")
+	stop()
+	if n := calls.of(2); n != 1 {
+		t.Errorf("it was run %d times", n)
+	}
 }
 
 // TestOffer_refused: what a worker has no use for, or no room, goes over the broker only.

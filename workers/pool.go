@@ -79,7 +79,7 @@ func New(pool *pgxpool.Pool, amqpURL string, mux *Mux, cfg Config) (*Pool, error
 	p.pulse.ttl = cfg.TTL
 	p.soon = make(chan struct{}, 1)
 	p.near = make(chan store.Hint, maxNear)
-	p.registry.held = map[claim]*attempt{}
+	p.registry = newRegistry()
 	p.paused.Store(&map[string]bool{})
 	p.finisher = newFinisher(p)
 	p.executors = newExecutors(p.attend)

@@ -131,7 +131,11 @@ func (q *prober) ask(h store.Hint) {
 	}
 	// Both clocks are read before the probe begins. The local one vouches for the database's.
 	began := time.Now()
-	rest := q.p.clock.rest(asking.DeadlineAt.Add(q.kind.Settle), asking.DeadlineAt.Sub(asking.StartedAt)+q.kind.Settle, began)
+	watched := asking.DeadlineAt.Sub(asking.StartedAt) + q.kind.Settle
+	if asking.Reason == store.Quarantined { // the start is not that of an attempt, and may be long ago
+		watched = q.kind.Timeout + q.kind.Settle
+	}
+	rest := q.p.clock.rest(asking.DeadlineAt.Add(q.kind.Settle), watched, began)
 	ctx, cancel := context.WithTimeout(q.p.asking, q.kind.probing.Timeout)
 	answers := make(chan store.Answer, 1)
 	var returned sync.WaitGroup

@@ -24,11 +24,11 @@ func (s *slots) free() int {
 	return max(0, min(s.total-s.busy, backlog*s.total-s.unsaid))
 }
 
-// leisure reports whether most slots are free.
-func (s *slots) leisure() bool {
+// leisure reports whether most slots are free, though so many more are waited for.
+func (s *slots) leisure(waiting int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return 4*s.busy < s.total
+	return 4*(s.busy+waiting) < s.total && s.unsaid < s.total
 }
 
 func (s *slots) take(n int) {
@@ -77,17 +77,38 @@ type claim struct {
 type registry struct {
 	mu   sync.Mutex
 	held map[claim]*attempt // nil: being claimed
+	near map[claim]*frame   // of those, the ones whose hint came directly; with the broker's copy, if that came meanwhile
 }
 
-// enter notes a claim about to be sent; false: it is held already.
-func (r *registry) enter(c claim) bool {
+func newRegistry() registry { return registry{held: map[claim]*attempt{}, near: map[claim]*frame{}} }
+
+// enter notes a claim about to be sent; false: it is held already. A frame that meets a claim whose hint came directly
+// stands in for it from now on (kept): if that claim comes to nothing it is the only hint that is left.
+func (r *registry) enter(c claim, f *frame) (entered, kept bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if _, held := r.held[c]; held {
-		return false
+	if a, held := r.held[c]; held {
+		copied, near := r.near[c]
+		if a == nil && near && copied == nil && f != nil {
+			r.near[c] = f
+			return false, true
+		}
+		return false, false
 	}
 	r.held[c] = nil
-	return true
+	if f == nil {
+		r.near[c] = nil
+	}
+	return true, false
+}
+
+// copied returns the frame that came for a direct hint's claim while that was under way, or nil.
+func (r *registry) copied(c claim) *frame {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	f := r.near[c]
+	delete(r.near, c)
+	return f
 }
 
 func (r *registry) start(c claim, a *attempt) {
@@ -100,6 +121,7 @@ func (r *registry) leave(c claim) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.held, c)
+	delete(r.near, c)
 }
 
 // started returns the attempts whose handlers were started and whose outcome is not written.

@@ -22,6 +22,7 @@ type Asking struct {
 	Token      time.Time // names this asking
 	Probes     int       // that found nothing so far
 	AskedAt    time.Time // the database's clock
+	Danger     string    // why it may still be run by its worker, when it was asked; empty: it cannot
 }
 
 // Answer is what a probe found, and what follows from it.
@@ -33,6 +34,9 @@ type Answer struct {
 	Why      string        // in a sentence; cleaned before it is written
 	Evidence []byte        // JSON, or nil
 }
+
+// Quarantined is the reason of the flag of what a quarantine holds.
+const Quarantined = "quarantined"
 
 // The findings of a probe.
 const (
@@ -61,7 +65,7 @@ func (s *Store) TakeProbe(ctx context.Context, h Hint, lease time.Duration) (*As
 	var a Asking
 	err := s.transaction(ctx, func(tx pgx.Tx) error {
 		return tx.QueryRow(ctx, writsql.Statement("TakeProbe"), h.ID, h.Epoch, h.Kind, lease).Scan(append(a.targets(),
-			&a.StartedAt, &a.DeadlineAt, &a.FlaggedAt, &a.Reason, &a.Error, &a.Token, &a.Probes, &a.AskedAt)...)
+			&a.StartedAt, &a.DeadlineAt, &a.FlaggedAt, &a.Reason, &a.Error, &a.Token, &a.Probes, &a.AskedAt, &a.Danger)...)
 	})
 	if err == pgx.ErrNoRows {
 		return nil, nil
@@ -76,7 +80,7 @@ func (s *Store) TakeProbe(ctx context.Context, h Hint, lease time.Duration) (*As
 func (s *Store) AnswerProbe(ctx context.Context, worker uuid.UUID, a *Asking, answer Answer) (result string, err error) {
 	err = s.transaction(ctx, func(tx pgx.Tx) error {
 		return tx.QueryRow(ctx, writsql.Statement("AnswerProbe"), a.ID, a.Epoch, a.FlaggedAt, a.Token, answer.Finding, a.AskedAt,
-			answer.Rest, answer.Delay, answer.Pause, worker, clean(answer.Why), text(answer.Evidence)).Scan(&result)
+			answer.Rest, answer.Delay, answer.Pause, worker, clean(answer.Why), text(answer.Evidence), a.Danger).Scan(&result)
 	})
 	if err != nil {
 		return "", fmt.Errorf("write down what the probe of %s found: %w", a.ID, err)

@@ -53,7 +53,9 @@ WITH u AS (
     UPDATE writ.intents i SET flagged_at = coalesce(i.flagged_at, now()), probes = CASE WHEN i.flagged_at IS NULL THEN 0 ELSE i.probes END,
         requeues = CASE WHEN i.flagged_at IS NULL THEN 0 ELSE i.requeues END, flag_reason = CASE WHEN $4::text IN ('overdue', 'unwritten') THEN coalesce(i.flag_reason, $4::text) ELSE $4::text END,
         error = coalesce($5::text, i.error),
-        probe_at = CASE WHEN $6::boolean THEN coalesce(i.probe_at, now()) ELSE i.probe_at END
+        probe_at = CASE WHEN $4::text = 'hook-failed' THEN NULL
+            WHEN $6::boolean AND $4::text <> 'overdue' AND i.flag_reason IN ('overdue', 'unwritten') THEN now() -- the handler has returned: more can be told
+            WHEN $6::boolean THEN coalesce(i.probe_at, now()) ELSE i.probe_at END
     WHERE i.id = $1 AND i.epoch = $2 AND i.worker_id = $3 AND i.state = 'sending'
     RETURNING i.id, i.kind, i.epoch, i.attempt, i.probe_at, i.started_at
 ), o AS (

@@ -6,24 +6,24 @@
 -- that only the primary key leads to the row: by the index of the flagged ones it would be read among all that wait.
 UPDATE writ.intents i SET probe_at = now() + $4::interval, requeues = 0
 WHERE i.id = $1 AND i.epoch = $2 AND i.kind = $3 AND i.state = 'sending' AND coalesce(i.flagged_at, 'infinity') < 'infinity'
-  AND coalesce(i.probe_at, 'infinity') <= now() AND (SELECT writ.is_open())
+  AND coalesce(i.probe_at, 'infinity') <= now() AND i.flag_reason IS DISTINCT FROM 'hook-failed' AND (SELECT writ.is_open())
 RETURNING i.id, i.kind, i.epoch, i.attempt, i.generation, i.args, i.args_version, i.tid, i.parent_id, i.subjects, i.requested_at, i.trace, i.meta, i.ctid,
     coalesce(i.started_at, i.flagged_at), coalesce(i.deadline_at, i.flagged_at), i.flagged_at, coalesce(i.flag_reason, ''), coalesce(i.error, ''),
-    i.probe_at, i.probes, clock_timestamp();
+    i.probe_at, i.probes, clock_timestamp(), coalesce(writ.probe_danger(i), '');
 
 -- name: AnswerProbe
 SELECT writ.probed($1::uuid, $2::int, $3::timestamptz, $4::timestamptz, $5::text, $6::timestamptz, $7::interval, $8::interval, $9::interval,
-    $10::uuid, $11::text, $12::jsonb);
+    $10::uuid, $11::text, $12::jsonb, $13::text);
 
 -- name: ProbesDue
 -- Flagged rows whose asking is overdue: the hint was lost, or the worker that took it. They get another hint; the spacing
 -- doubles, so that hints do not pile up while no worker of the kind lives. probe_at stays: any of the hints will do.
 WITH u AS (
-    UPDATE writ.intents i SET requeues = i.requeues + 1
+    UPDATE writ.intents i SET requeues = greatest(i.requeues, floor(log(2, (extract(epoch FROM now() - i.probe_at) / 10)::numeric)))::int + 1
     WHERE i.ctid = ANY (ARRAY(
         SELECT c.ctid FROM writ.intents c
         WHERE c.probe_at < now() - interval '10 s' AND c.state = 'sending' AND c.flagged_at IS NOT NULL
-          AND now() - c.probe_at > interval '10 s' * (2 ^ least(c.requeues, 20))
+          AND now() - c.probe_at > interval '10 s' * (2 ^ least(c.requeues, 40)) AND c.flag_reason IS DISTINCT FROM 'hook-failed'
           AND EXISTS (SELECT FROM writ.kinds k WHERE k.name = c.kind AND k.class = 'probed' AND k.paused_at IS NULL)
         ORDER BY c.probe_at LIMIT 1000 FOR NO KEY UPDATE SKIP LOCKED))
     RETURNING i.id, i.kind, i.epoch
@@ -40,6 +40,7 @@ WITH u AS (
     WHERE i.ctid = ANY (ARRAY(
         SELECT c.ctid FROM writ.intents c
         WHERE c.flagged_at IS NOT NULL AND c.state = 'sending' AND c.probe_at IS NULL AND c.flag_reason IS DISTINCT FROM 'hook-failed'
+          AND (c.flag_reason IS DISTINCT FROM 'unwritten' OR NOT EXISTS (SELECT FROM writ.workers w WHERE w.id = c.worker_id AND w.swept_at IS NULL))
           AND EXISTS (SELECT FROM writ.kinds k WHERE k.name = c.kind AND k.class = 'probed' AND k.paused_at IS NULL AND c.probes < k.max_probes)
         ORDER BY c.flagged_at LIMIT 1000 FOR NO KEY UPDATE SKIP LOCKED))
     RETURNING i.id, i.kind, i.epoch

@@ -61,7 +61,7 @@ func (r *logReader) look(id string) (sighting, error) {
 		return sighting{}, fmt.Errorf("read the log: %w", err)
 	}
 	seen := sighting{from: r.from, lines: r.lines}
-	if h := r.hits[short(id)]; h != nil && (h.id == id || !strings.Contains(id, "@")) {
+	if h := r.hits[id]; h != nil {
 		copied := *h
 		seen.hit = &copied
 	}
@@ -280,8 +280,7 @@ func (r *logReader) note(text string) {
 	if l.MessageID == "" {
 		return
 	}
-	key := short(l.MessageID)
-	if before := r.hits[key]; before != nil && before.id == l.MessageID {
+	if before := r.hits[l.MessageID]; before != nil && before.id == l.MessageID {
 		before.taken = before.taken || l.Taken
 		if l.Taken {
 			before.at, before.line = r.last, text
@@ -289,7 +288,8 @@ func (r *logReader) note(text string) {
 		return
 	}
 	h := &hit{id: l.MessageID, at: r.last, taken: l.Taken, line: text}
-	r.hits[key] = h
+	// By the whole id, and by what stands before its @: other domains may use that, too.
+	r.hits[h.id], r.hits[short(h.id)] = h, h
 	r.order = append(r.order, h)
 }
 
@@ -298,7 +298,11 @@ func (r *logReader) prune() {
 	horizon := r.last.Add(-r.keep)
 	n := 0
 	for n < len(r.order) && r.order[n].at.Before(horizon) {
-		if h := r.order[n]; r.hits[short(h.id)] == h {
+		h := r.order[n]
+		if r.hits[h.id] == h {
+			delete(r.hits, h.id)
+		}
+		if r.hits[short(h.id)] == h {
 			delete(r.hits, short(h.id))
 		}
 		n++

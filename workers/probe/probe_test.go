@@ -274,6 +274,10 @@ func TestMailLog(t *testing.T) {
 	l.raw(strings.Repeat("x", 300_000) + "\n") // longer than any line
 	l.mail(0, "Q5", "k5")
 	l.finds(ask, "k5", time.Minute, workers.WasDone)
+
+	// Somebody else's mail with the same word before the @ does not hide ours.
+	l.line(0, "cleanup[7]: Q6: message-id=<k5@other.example>")
+	l.finds(ask, "k5@shop.example", time.Minute, workers.WasDone)
 }
 
 // TestMailLog_standsStill: what is missing in a log that nobody writes to may only be late.
