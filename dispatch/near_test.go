@@ -3,9 +3,12 @@ package dispatch_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/writhq/writ/dispatch"
 	"github.com/writhq/writ/intent"
@@ -59,10 +62,14 @@ func (b *bench) nearby(n *neighbour) {
 			b.t.Errorf("Run: %v", err)
 		}
 	})
-	testkit.Until(b.t, 20*time.Second, "the relay sleeps", func() (bool, string) {
-		asleep := testkit.Value[bool](b.t, b.db, "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = 1 AND mode = 'ExclusiveLock' AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))")
-		return asleep, "not yet"
-	})
+	testkit.Until(b.t, 20*time.Second, "the relay sleeps", func() (bool, string) { return b.asleep(), "not yet" })
+}
+
+// asleep reports whether somebody has the sleeping lock.
+func (b *bench) asleep() bool {
+	b.t.Helper()
+	return testkit.Value[bool](b.t, b.db, `SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = 1
+		AND mode = 'ExclusiveLock' AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))`)
 }
 
 func (b *bench) createAlone() intent.ID {
@@ -146,4 +153,54 @@ func TestBell_lost(t *testing.T) {
 		return n.count() > 0, "none yet"
 	})
 	b.awaitMessages(created, 20*time.Second)
+}
+
+// TestBell_paused: a relay that may publish nothing does not have every creation ring for ever: commits that ring take turns.
+func TestBell_paused(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.nearby(&neighbour{take: true})
+	b.db.Run(t, "UPDATE writ.settings SET paused_at = now(), paused_by = 'test', paused_why = 'to see'")
+	testkit.Until(t, 30*time.Second, "the relay gives the sleeping lock back", func() (bool, string) {
+		for range 20 {
+			b.createAlone()
+		}
+		return !b.asleep(), "it is still asleep"
+	})
+}
+
+// TestBell_none: a relay that gets no second connection polls, and publishes.
+func TestBell_none(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.declare()
+	config, err := pgxpool.ParseConfig(b.db.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.ConnConfig.User, config.ConnConfig.Password = "writ_test_"+strings.ReplaceAll(intent.NewID().String(), "-", ""), "secret"
+	b.db.Run(t, "CREATE ROLE "+config.ConnConfig.User+" LOGIN PASSWORD 'secret' CONNECTION LIMIT 1 IN ROLE writ_relay")
+	t.Cleanup(func() { b.db.Run(t, "DROP ROLE "+config.ConnConfig.User) })
+	pool, err := pgxpool.NewWithConfig(context.Background(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	r, err := dispatch.New(pool, testkit.AMQPURL(t), dispatch.Config{Log: testkit.Log(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- r.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	for want := 1; want <= 3; want++ {
+		b.createAlone()
+		b.awaitMessages(want, 20*time.Second)
+	}
 }
