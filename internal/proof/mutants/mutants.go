@@ -102,7 +102,7 @@ var Mutants = []Mutant{
 	{
 		Name: "no registry",
 		Edits: []Edit{{
-			File: "workers/slots.go", Old: "	if _, held := r.held[c]; held {", New: "	if _, held := r.held[c]; held && c.epoch < 0 {",
+			File: "workers/slots.go", Old: "	if a, held := r.held[c]; held {", New: "	if a, held := r.held[c]; held && c.epoch < 0 {",
 		}},
 		Catch: Catch{here, "TestDoubledHint"},
 	},
