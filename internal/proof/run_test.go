@@ -88,6 +88,10 @@ func TestRun(t *testing.T) {
 		return n == 0, fmt.Sprint(n)
 	})
 	stop()
+	testkit.Until(t, 10*time.Second, "the server has ended what was closed", func() (bool, string) {
+		n := testkit.Value[int](t, db, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'proof-run%'")
+		return n == 0, fmt.Sprint(n)
+	})
 	r := Verify(t, db, func(e *Evidence) {
 		var err error
 		if e.Runs, err = ReadJournals[Run](runsPath); err != nil {
