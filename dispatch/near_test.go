@@ -53,15 +53,7 @@ func (b *bench) nearby(n *neighbour) {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- r.Run(ctx) }()
-	b.t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			b.t.Errorf("Run: %v", err)
-		}
-	})
+	b.run(r)
 	testkit.Until(b.t, 20*time.Second, "the relay sleeps", func() (bool, string) { return b.asleep(), "not yet" })
 }
 
@@ -190,15 +182,7 @@ func TestBell_none(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- r.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Errorf("Run: %v", err)
-		}
-	})
+	b.run(r)
 	for want := 1; want <= 3; want++ {
 		b.createAlone()
 		b.awaitMessages(want, 20*time.Second)

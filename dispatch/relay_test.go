@@ -114,6 +114,11 @@ func (b *bench) relay(database, broker string) (r *dispatch.Relay, stop func()) 
 	if r, err = dispatch.New(pool, broker, dispatch.Config{Log: testkit.Log(b.t)}); err != nil {
 		b.t.Fatal(err)
 	}
+	return r, b.run(r)
+}
+
+// run runs a relay until the test ends, or until the returned function is called.
+func (b *bench) run(r *dispatch.Relay) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- r.Run(ctx) }()
@@ -124,7 +129,7 @@ func (b *bench) relay(database, broker string) (r *dispatch.Relay, stop func()) 
 		}
 	})
 	b.t.Cleanup(stop)
-	return r, stop
+	return stop
 }
 
 func (b *bench) create(n int) []intent.Created {
