@@ -1,6 +1,6 @@
--- The table of legal transitions (package fsm), enforced for every writer. The WHEN conditions run in C; they are short,
--- because the server reads them from their stored text in every statement that writes. They let the two transitions of the
--- happy path pass; the functions run for everything else.
+-- The table of legal transitions (package fsm), enforced for every writer. There are few WHEN conditions, they run in C, and
+-- they are short, because the server reads them from their stored text in every statement that writes. They let the two
+-- transitions of the happy path pass; the functions run for everything else.
 
 -- SECURITY DEFINER, so that whoever is refused also reads the ways out.
 CREATE OR REPLACE FUNCTION writ.intents_guard() RETURNS trigger
@@ -18,6 +18,17 @@ BEGIN
                 ('sending', 'retried', 'pending'),
                 ('sending', 'failed', 'error'))))
     THEN
+        IF NEW.state <> OLD.state AND NEW.event IS NOT DISTINCT FROM OLD.event THEN
+            NEW := writ.by_hand(OLD, NEW);
+        ELSIF NEW.state = 'pending' AND OLD.state = 'pending' AND NEW.waiting_on = 0 AND (NEW.run_at <> OLD.run_at OR OLD.waiting_on > 0) THEN
+            NEW := writ.moved(OLD, NEW);
+        END IF;
+        IF (NEW.finished_at IS NULL) <> (NEW.state IN ('pending', 'sending')) OR (NEW.failed_at IS NULL) <> (NEW.state <> 'error')
+            OR NEW.flagged_at IS NOT NULL AND NEW.state <> 'sending' THEN
+            RAISE EXCEPTION 'writ: intent % is %: it cannot have finished_at %, failed_at %, flagged_at %', OLD.id, NEW.state,
+                coalesce(NEW.finished_at::text, 'null'), coalesce(NEW.failed_at::text, 'null'), coalesce(NEW.flagged_at::text, 'null')
+                USING ERRCODE = 'WR003', HINT = 'Leave the times alone; the database fills them in when the state changes.';
+        END IF;
         RETURN NEW;
     ELSIF TG_OP = 'DELETE' THEN
         RAISE EXCEPTION 'writ: intent % is %, an open intent is not deleted', OLD.id, OLD.state
@@ -49,7 +60,8 @@ BEGIN
             || writ.ways_out(OLD.state, OLD.flagged_at IS NOT NULL) || '.';
 END $$;
 
-CREATE OR REPLACE TRIGGER intents_guard BEFORE UPDATE OF state, event, epoch, run_at, flagged_at ON writ.intents FOR EACH ROW
+CREATE OR REPLACE TRIGGER intents_guard BEFORE UPDATE OF state, event, epoch, run_at, waiting_on, finished_at, failed_at, flagged_at
+    ON writ.intents FOR EACH ROW
     WHEN (((OLD.state || ' ' || NEW.event || ' ' || NEW.state) IN ('pending attempted sending', 'sending succeeded sent')
         AND NEW.epoch >= OLD.epoch) IS NOT TRUE)
     EXECUTE FUNCTION writ.intents_guard();
@@ -88,8 +100,8 @@ $$;
 -- the database does here what the engine does itself elsewhere: event, epoch, times, flag, outbox and log. This is the
 -- one home of what a verdict does; the verbs only check and then update the state.
 -- Who and why come from the settings writ.actor, writ.why, writ.evidence and writ.override of the transaction, if set.
-CREATE OR REPLACE FUNCTION writ.intents_by_hand() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+CREATE OR REPLACE FUNCTION writ.by_hand(old writ.intents, new writ.intents) RETURNS writ.intents
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     verb text := CASE
         WHEN OLD.state IN ('pending', 'error') AND NEW.state = 'cancelled' THEN 'cancel'
@@ -179,13 +191,9 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
             WHERE l.intent_id = i.id AND l.event = 'give-up' ORDER BY l.id DESC LIMIT 1) ELSE i.flag_reason END AS reason) f
 $$;
 
-CREATE OR REPLACE TRIGGER intents_hand BEFORE UPDATE OF state ON writ.intents FOR EACH ROW
-    WHEN (NEW.state IS DISTINCT FROM OLD.state AND NEW.event IS NOT DISTINCT FROM OLD.event)
-    EXECUTE FUNCTION writ.intents_by_hand();
-
 -- A pending row whose time is moved, or whose last obstacle went away, needs a hint for its new time.
-CREATE OR REPLACE FUNCTION writ.intents_moved() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+CREATE OR REPLACE FUNCTION writ.moved(old writ.intents, new writ.intents) RETURNS writ.intents
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF NOT writ.is_time(NEW.run_at) THEN
         RAISE EXCEPTION 'writ: run_at must be a finite time, from 2000 up to the end of 9999' USING ERRCODE = 'WR005';
@@ -202,11 +210,6 @@ BEGIN
     END IF;
     RETURN NEW;
 END $$;
-
-CREATE OR REPLACE TRIGGER intents_moved BEFORE UPDATE OF run_at, waiting_on ON writ.intents FOR EACH ROW
-    WHEN (NEW.state = 'pending' AND OLD.state = 'pending' AND NEW.waiting_on = 0
-          AND (NEW.run_at <> OLD.run_at OR OLD.waiting_on > 0))
-    EXECUTE FUNCTION writ.intents_moved();
 
 CREATE OR REPLACE FUNCTION writ.refuse_truncate() RETURNS trigger
 LANGUAGE plpgsql AS $$

@@ -227,14 +227,15 @@ func TestGuard_refuses(t *testing.T) {
 	}
 }
 
-func TestGuard_checks(t *testing.T) {
+func TestGuard_times(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	pending, sent := b.at(t, "blog.comment.notify", "pending"), b.at(t, "blog.comment.notify", "sent")
-	const check = "23514"
-	refused(t, b.Pool, check, "UPDATE writ.intents SET flagged_at = now() WHERE id = $1", pending)
-	refused(t, b.Pool, check, "UPDATE writ.intents SET finished_at = now() WHERE id = $1", pending)
-	refused(t, b.Pool, check, "UPDATE writ.intents SET failed_at = now() WHERE id = $1", sent)
+	refused(t, b.Pool, store.CodeIllegal, "UPDATE writ.intents SET flagged_at = now() WHERE id = $1", pending)
+	refused(t, b.Pool, store.CodeIllegal, "UPDATE writ.intents SET finished_at = now() WHERE id = $1", pending)
+	refused(t, b.Pool, store.CodeIllegal, "UPDATE writ.intents SET failed_at = now() WHERE id = $1", sent)
+	refused(t, b.Pool, store.CodeIllegal, "UPDATE writ.intents SET finished_at = NULL WHERE id = $1", sent)
+	refused(t, b.Pool, store.CodeIllegal, "INSERT INTO writ.intents (kind, finished_at) VALUES ('blog.comment.notify', now())")
 }
 
 // A finished row may be deleted by hand; with it go its creation keys, so that the key is free, and then its log.

@@ -21,8 +21,6 @@ func TestHoles(t *testing.T) {
 		"an event without a transition":     "UPDATE writ.intents SET event = 'succeeded'",
 		"an epoch without a transition":     "UPDATE writ.intents SET epoch = epoch + 1",
 		"headers that are no object":        "INSERT INTO writ.outbox (due_at, exchange, headers, payload) VALUES (now(), 'x', '[1]', 'x')",
-		"an event without a payload":        "INSERT INTO writ.outbox (due_at, exchange) VALUES (now(), 'x')",
-		"a hint of no intent":               "INSERT INTO writ.outbox (due_at, kind, epoch, op) VALUES (now(), 'a.b.c', 0, 'run')",
 		"a hint that is never due":          "INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op) VALUES ('infinity', 'a.b.c', gen_random_uuid(), 0, 'run')",
 		"a hint that has always been due":   "INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op) VALUES ('-infinity', 'a.b.c', gen_random_uuid(), 0, 'run')",
 		"an operation that nobody performs": "INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op) VALUES (now(), 'a.b.c', gen_random_uuid(), 0, 'dance')",

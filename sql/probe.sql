@@ -69,7 +69,7 @@ BEGIN
     END IF;
 
     IF verdict IN ('happened', 'retry', 'give-up') THEN
-        -- The trigger intents_by_hand does the rest, as for all verdicts.
+        -- The trigger by_hand does the rest, as for all verdicts.
         PERFORM set_config('writ.actor', 'probe', true), set_config('writ.why', why, true), set_config('writ.evidence', said::text, true),
             set_config('writ.override', '', true);
         UPDATE writ.intents t SET

@@ -159,7 +159,7 @@ func TestRole_worker(t *testing.T) {
 			if err != nil || len(got) != 1 {
 				t.Fatalf("Claim: %v, %v", got, err)
 			}
-			o.ID, o.Epoch, o.Ref = id, 1, got[0].Ref
+			o.ID, o.Epoch = id, 1
 			if single == "FinishBatch" {
 				left, err := s.FinishBatch(ctx, me, []store.Outcome{o})
 				if err != nil || len(left) > 0 {

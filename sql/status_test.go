@@ -159,10 +159,10 @@ func stage(t *testing.T) (*bench, map[string]uuid.UUID) {
 		ids[s.name] = s.make(t, b)
 	}
 	// All of it was some time ago. Nobody moves a time.
-	b.Run(t, "ALTER TABLE writ.intents DISABLE TRIGGER intents_moved")
+	b.Run(t, "ALTER TABLE writ.intents DISABLE TRIGGER intents_guard")
 	b.Run(t, `UPDATE writ.intents SET requested_at = requested_at - interval '3 h',
 		run_at = CASE WHEN run_at > now() OR state = 'sending' OR state = 'pending' AND waiting_on > 0 THEN run_at ELSE run_at - interval '2 h' END, started_at = started_at - interval '1 h'`)
-	b.Run(t, "ALTER TABLE writ.intents ENABLE TRIGGER intents_moved")
+	b.Run(t, "ALTER TABLE writ.intents ENABLE TRIGGER intents_guard")
 	b.Run(t, "UPDATE writ.outbox o SET due_at = o.due_at - interval '2 h' FROM writ.intents i WHERE i.id = o.intent_id AND i.state = 'pending' AND o.due_at < now()")
 	b.Run(t, `DELETE FROM writ.outbox WHERE intent_id = ANY ($1)`, []uuid.UUID{ids["ready, with the broker"], ids["ready, sent again"]})
 	b.Run(t, "UPDATE writ.intents SET requeues = 2 WHERE id = $1", ids["ready, sent again"])

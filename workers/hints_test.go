@@ -81,7 +81,7 @@ func TestOldHint_besideNew(t *testing.T) {
 	b.db.Run(t, `INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op)
 		SELECT now() - interval '1 s', kind, id, epoch - old, 'run' FROM writ.intents, generate_series(0, 1) old ORDER BY id, old DESC`)
 	b.db.Run(t, "UPDATE writ.outbox SET due_at = now() + interval '1 h' WHERE due_at > now()")
-	b.db.Run(t, "ALTER TABLE writ.intents DISABLE TRIGGER intents_moved") // the hints are there already
+	b.db.Run(t, "ALTER TABLE writ.intents DISABLE TRIGGER intents_guard") // the hints are there already
 	b.db.Run(t, "UPDATE writ.intents SET run_at = now()")
 	testkit.Until(t, 10*time.Second, "the hints are with the broker", func() (bool, string) {
 		n := testkit.Value[int](t, b.db, "SELECT count(*) FROM writ.outbox WHERE due_at <= now()")

@@ -87,7 +87,7 @@ const (
 
 // judge makes an outcome of what a handler returned: the table of docs/protocol.md. ctx is the handler's.
 func judge(ctx context.Context, a *attempt, err error) store.Outcome {
-	o := store.Outcome{ID: a.ID, Epoch: a.Epoch, Ref: a.Ref}
+	o := store.Outcome{ID: a.ID, Epoch: a.Epoch}
 	if err == nil {
 		o.Event, o.Hook = store.Succeeded, a.hook
 		return o

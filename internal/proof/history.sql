@@ -65,5 +65,8 @@ BEGIN
     IF NOT EXISTS (SELECT FROM pg_trigger WHERE tgname = 'proof_record' AND tgrelid = 'writ.intents'::regclass) THEN
         CREATE CONSTRAINT TRIGGER proof_record AFTER INSERT OR UPDATE OR DELETE ON writ.intents
             DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION proof.record();
+        -- What the engine's own statements are trusted with: that times and flag fit the state.
+        ALTER TABLE writ.intents ADD CONSTRAINT proof_times CHECK ((finished_at IS NULL) = (state IN ('pending', 'sending'))
+            AND (failed_at IS NOT NULL) = (state = 'error') AND (flagged_at IS NULL OR state = 'sending'));
     END IF;
 END $$;

@@ -8,7 +8,6 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/writhq/writ/fsm"
 	writsql "github.com/writhq/writ/sql"
@@ -29,13 +28,12 @@ type Claimed struct {
 	RequestedAt time.Time
 	Trace       *string
 	Meta        []byte
-	Ref         pgtype.TID // where the row stands, for its outcome
 }
 
 func (c *Claimed) targets() []any {
 	return []any{
 		(*uuidTarget)(&c.ID), &c.Kind, &c.Epoch, &c.Attempt, &c.Generation, &c.Args, &c.ArgsVersion, (*uuidTarget)(&c.TID), &c.ParentID,
-		&c.Subjects, &c.RequestedAt, &c.Trace, &c.Meta, &c.Ref,
+		&c.Subjects, &c.RequestedAt, &c.Trace, &c.Meta,
 	}
 }
 

@@ -196,7 +196,7 @@ func life(t *testing.T, m *meter, pool *pgxpool.Pool, worker uuid.UUID, n int) (
 	done("claim")
 	outcomes := make([]store.Outcome, len(claimed))
 	for i, c := range claimed {
-		outcomes[i] = store.Outcome{ID: c.ID, Epoch: c.Epoch, Ref: c.Ref, Event: store.Succeeded}
+		outcomes[i] = store.Outcome{ID: c.ID, Epoch: c.Epoch, Event: store.Succeeded}
 	}
 	left, err := s.FinishBatch(ctx, worker, outcomes)
 	must(err)

@@ -39,7 +39,7 @@ type Request struct {
 func Create(ctx context.Context, q Querier, r Request) (bool, error) {
 	statement := writsql.Statement("Create")
 	if r.Fresh {
-		statement = createFresh
+		statement = writsql.Statement("CreateFresh")
 	}
 	created, err := ids(q.Query(ctx, statement, r.ID, r.TID, r.ParentID, r.Kind, string(r.Args), r.ArgsVersion,
 		r.Subjects, r.RunAt, r.Trace, text(r.Meta)))
@@ -131,13 +131,5 @@ func text(json []byte) *string {
 	return &s
 }
 
-// fresh is a creation of ids that nobody can have used: made here, this moment. It saves the server's search for a
-// conflict and its two-step insertion, a seventh of the statement's work. An id that is there all the same is an error.
-func fresh(statement string) string {
-	return strings.Replace(writsql.Statement(statement), "ON CONFLICT (id) DO NOTHING", "", 1)
-}
-
-var (
-	createFresh     = fresh("Create")
-	createManyFresh = fresh("CreateMany")
-)
+// createManyFresh is a creation of ids that nobody can have used, as in CreateFresh.
+var createManyFresh = strings.Replace(writsql.Statement("CreateMany"), "ON CONFLICT (id) DO NOTHING", "", 1)

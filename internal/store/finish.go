@@ -11,7 +11,6 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgtype"
 
 	writsql "github.com/writhq/writ/sql"
 )
@@ -20,7 +19,6 @@ import (
 type Outcome struct {
 	ID    uuid.UUID
 	Epoch int32
-	Ref   pgtype.TID // of the claim
 	Event string     // succeeded, retried, failed or flagged
 	Error string     // of the handler; cleaned before it is written
 	Why   string     // retried, failed: in a word. Flagged: the reason
@@ -70,23 +68,18 @@ func (s *Store) FinishBatch(ctx context.Context, worker uuid.UUID, outcomes []Ou
 		}
 	}
 	b := begin()
-	type rows struct {
-		ids  UUIDs
-		refs []pgtype.TID
-	}
-	sent := map[int32]rows{} // by epoch
+	sent := map[int32]UUIDs{} // by epoch
 	for _, o := range outcomes {
 		if o.Event == Succeeded {
-			r := sent[o.Epoch]
-			r.ids, r.refs = append(r.ids, o.ID), append(r.refs, o.Ref)
-			sent[o.Epoch] = r
+			sent[o.Epoch] = append(sent[o.Epoch], o.ID)
 			continue
 		}
 		sql, args := single(worker, o)
 		b.Queue(sql, args...).Query(note(o.Epoch))
 	}
-	for epoch, r := range sent {
-		b.Queue(writsql.Statement("FinishSent"), r.ids, epoch, worker, r.refs).Query(note(epoch))
+	for epoch, ids := range sent {
+		Sort(ids)
+		b.Queue(writsql.Statement("FinishSent"), ids, epoch, worker).Query(note(epoch))
 	}
 	b.Queue("COMMIT")
 	if err := s.send(ctx, b); err != nil {

@@ -30,7 +30,7 @@ func TestPlans(t *testing.T) {
 		"ClaimWaiting":      one + ", 0, " + worker + ", '60 s', '{test.plan.turn}'",
 		"ReadMine":          one + ", 1, " + worker,
 		"ReadHinted":        id,
-		"FinishSent":        id + ", 1, " + worker + `, '{"(0,1)","(0,2)"}'`,
+		"FinishSent":        id + ", 1, " + worker,
 		"FinishSentWaiting": one + ", 1, " + worker,
 		"FinishRetried":     one + ", 1, " + worker + ", '1 s', 'x', 1, 'y'",
 		"FinishFlagged":     one + ", 1, " + worker + ", 'unknown', 'x', false",

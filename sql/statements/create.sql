@@ -1,9 +1,21 @@
 -- Creating an intent: row, outbox row and doorbell in one statement of the caller's own transaction.
 
+-- name: CreateFresh
+-- One whose id was made here, this moment, so that nobody can have used it; one that is there all the same is an error. It
+-- saves the server's search for a conflict and its insertion in two steps. The lock test is the doorbell: see writ.ring in
+-- create.sql; written out here because this is the hottest statement of an application. It rings with the hint itself, for
+-- workers that live in the relay's process.
+WITH o AS (
+    INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op)
+    VALUES (greatest($8::timestamptz, clock_timestamp()), $4::text, $1::uuid, 0, 'run')
+)
+INSERT INTO writ.intents (id, tid, parent_id, kind, event, args, args_version, subjects, run_at, trace, meta)
+VALUES ($1::uuid, $2::uuid, $3::uuid, $4::text, 'requested', $5::jsonb, $6::int, $7::text[], coalesce($8::timestamptz, now()), $9::text, $10::jsonb)
+RETURNING id::text, CASE WHEN run_at > now() OR pg_try_advisory_xact_lock_shared(1465010516, 1) THEN ''
+    ELSE pg_notify('writ_outbox', id::text || ' ' || kind)::text END;
+
 -- name: Create
--- One row if it was created, none if the id exists. The lock test is the doorbell: see writ.ring in create.sql; written
--- out here because this is the hottest statement of an application. It rings with the hint itself, for workers that live
--- in the relay's process.
+-- The same for an id that may exist: one row if it was created, none if it was there.
 WITH i AS (
     INSERT INTO writ.intents (id, tid, parent_id, kind, event, args, args_version, subjects, run_at, trace, meta)
     VALUES ($1::uuid, $2::uuid, $3::uuid, $4::text, 'requested', $5::jsonb, $6::int, $7::text[], coalesce($8::timestamptz, now()), $9::text, $10::jsonb)

@@ -7,7 +7,7 @@
 UPDATE writ.intents i SET probe_at = now() + $4::interval, requeues = 0
 WHERE i.id = $1 AND i.epoch = $2 AND i.kind = $3 AND i.state = 'sending' AND coalesce(i.flagged_at, 'infinity') < 'infinity'
   AND coalesce(i.probe_at, 'infinity') <= now() AND i.flag_reason IS DISTINCT FROM 'hook-failed' AND (SELECT writ.is_open())
-RETURNING i.id, i.kind, i.epoch, i.attempt, i.generation, i.args, i.args_version, i.tid, i.parent_id, i.subjects, i.requested_at, i.trace, i.meta, i.ctid,
+RETURNING i.id, i.kind, i.epoch, i.attempt, i.generation, i.args, i.args_version, i.tid, i.parent_id, i.subjects, i.requested_at, i.trace, i.meta,
     coalesce(i.started_at, i.flagged_at), coalesce(i.deadline_at, i.flagged_at), i.flagged_at, coalesce(i.flag_reason, ''), coalesce(i.error, ''),
     i.probe_at, i.probes, clock_timestamp(), coalesce(writ.probe_danger(i), '');
 

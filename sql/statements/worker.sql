@@ -43,7 +43,7 @@ WHERE i.ctid = ANY (ARRAY(
     WHERE c.id = ANY ($1::uuid[]) AND c.epoch = $2::int AND ($5::text[] IS NULL OR c.kind = ANY ($5::text[])) AND c.state = 'pending' AND c.run_at <= now() AND c.waiting_on = 0
       AND (SELECT writ.is_open()) AND EXISTS (SELECT FROM writ.workers w WHERE w.id = $3 AND w.heartbeat_at + w.ttl > now())
     FOR NO KEY UPDATE SKIP LOCKED))
-RETURNING i.id, i.kind, i.epoch, i.attempt, i.generation, i.args, i.args_version, i.tid, i.parent_id, i.subjects, i.requested_at, i.trace, i.meta, i.ctid;
+RETURNING i.id, i.kind, i.epoch, i.attempt, i.generation, i.args, i.args_version, i.tid, i.parent_id, i.subjects, i.requested_at, i.trace, i.meta;
 
 -- name: ClaimWaiting
 -- The same for one row, waiting for its lock: sent again after a commit whose answer was lost. Either the lost claim has
@@ -52,12 +52,12 @@ UPDATE writ.intents i SET state = 'sending', event = 'attempted', epoch = i.epoc
     started_at = now(), deadline_at = now() + $4::interval, flagged_at = NULL, flag_reason = NULL
 WHERE i.id = $1 AND i.epoch = $2 AND ($5::text[] IS NULL OR i.kind = ANY ($5::text[])) AND i.state = 'pending' AND i.run_at <= now() AND i.waiting_on = 0
   AND (SELECT writ.is_open()) AND EXISTS (SELECT FROM writ.workers w WHERE w.id = $3 AND w.heartbeat_at + w.ttl > now())
-RETURNING i.id, i.kind, i.epoch, i.attempt, i.generation, i.args, i.args_version, i.tid, i.parent_id, i.subjects, i.requested_at, i.trace, i.meta, i.ctid;
+RETURNING i.id, i.kind, i.epoch, i.attempt, i.generation, i.args, i.args_version, i.tid, i.parent_id, i.subjects, i.requested_at, i.trace, i.meta;
 
 -- name: ReadMine
 -- What a claim returned whose answer was lost. Not if it is flagged: then its handler may have been run already by this very
 -- worker, have said unknown, and be forgotten here, and this hint be a doubled one.
-SELECT i.id, i.kind, i.epoch, i.attempt, i.generation, i.args, i.args_version, i.tid, i.parent_id, i.subjects, i.requested_at, i.trace, i.meta, i.ctid
+SELECT i.id, i.kind, i.epoch, i.attempt, i.generation, i.args, i.args_version, i.tid, i.parent_id, i.subjects, i.requested_at, i.trace, i.meta
 FROM writ.intents i WHERE i.id = $1 AND i.epoch = $2 AND i.state = 'sending' AND i.worker_id = $3 AND i.flagged_at IS NULL;
 
 -- name: ReadHinted
@@ -71,7 +71,7 @@ FROM unnest($1::uuid[], $2::text[], $3::int[], $4::text[], $5::interval[], $6::t
 
 -- name: ReadRecovery
 -- An error row whose recovery function is still owed, locked for the transaction that runs it.
-SELECT i.id, i.kind, i.epoch, i.attempt, i.generation, i.args, i.args_version, i.tid, i.parent_id, i.subjects, i.requested_at, i.trace, i.meta, i.ctid,
+SELECT i.id, i.kind, i.epoch, i.attempt, i.generation, i.args, i.args_version, i.tid, i.parent_id, i.subjects, i.requested_at, i.trace, i.meta,
     coalesce(i.error, '')
 FROM writ.intents i WHERE i.id = $1 AND i.epoch = $2 AND i.kind = $3 AND i.state = 'error' AND i.probe_at IS NOT NULL FOR NO KEY UPDATE;
 

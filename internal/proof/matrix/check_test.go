@@ -26,6 +26,8 @@ CREATE FUNCTION matrix.keep_history() RETURNS trigger LANGUAGE plpgsql SECURITY 
 	RETURN NULL;
 END $$;
 CREATE TRIGGER keep_history AFTER INSERT OR UPDATE ON writ.intents FOR EACH ROW EXECUTE FUNCTION matrix.keep_history();
+ALTER TABLE writ.intents ADD CONSTRAINT times CHECK ((finished_at IS NULL) = (state IN ('pending', 'sending'))
+	AND (failed_at IS NOT NULL) = (state = 'error') AND (flagged_at IS NULL OR state = 'sending'));
 CREATE TABLE matrix.receipts (id uuid, epoch int)`
 
 // version is a row as it was.

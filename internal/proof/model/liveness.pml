@@ -67,7 +67,7 @@ byte crashes = CRASHES, lost = LOST, ghosts = GHOSTS, drops = DROPS, doubles = D
 
 #define SPENT (attempt >= MAX_ATTEMPTS)
 inline leave() { in_outbox = 0; in_queue = 0; holder_dead = 0; flagged = 0; holder = 0 }
-/* Entering pending brings a hint in the same transaction (FinishRetried, SettleOrphan, intents_by_hand). */
+/* Entering pending brings a hint in the same transaction (FinishRetried, SettleOrphan, by_hand). */
 inline to_pending(bump, when) { leave(); state = PENDING; epoch = epoch + bump; in_outbox = 1; due = when }
 inline to_end(where, bump) { leave(); state = where; epoch = epoch + bump; due = 1 }
 inline claim(who) { leave(); state = SENDING; epoch++; attempt++; holder = who }

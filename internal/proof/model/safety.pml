@@ -343,7 +343,7 @@ end:	do
 #define AS_SEEN (state == seen && epoch == seen_epoch && (state != SENDING || flagged))
 #endif
 
-/* A person: looks at the row and at the outside world, then decides: verbs.sql, guard.sql (intents_by_hand). A verb and a
+/* A person: looks at the row and at the outside world, then decides: verbs.sql, guard.sql (by_hand). A verb and a
  * hand-written UPDATE are the same trigger; whoever writes by hand without naming what he saw takes UNGUARDED_VERDICT. */
 proctype Person() {
 	mtype seen = PENDING; byte seen_epoch = 0; bit happened = 0, looked_after = 0;
