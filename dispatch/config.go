@@ -82,6 +82,9 @@ const (
 	// few is a batch so small that the next one is given as long to gather: transactions and messages are paid by the batch,
 	// all the way to the outcomes.
 	few = 32
+	// gather is what a batch gathers for once much comes: each costs a transaction of the relay, a confirm of a quorum of
+	// disks, and a claim and an outcome of the workers, whatever is in it.
+	gather = 20 * time.Millisecond
 	// quiet is how many rows a second are too many for each creation to ring, as the commits of those that ring take turns;
 	// brisk, how many are worth more in batches than soon. paceOver is the time over which they are counted.
 	quiet    = 200

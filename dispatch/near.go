@@ -19,10 +19,18 @@ func (s *session) quiet() bool { return s.nearby() && s.pace.perSecond < quiet }
 // nearby reports whether this relay serves workers of its own process; the one at the door does.
 func (s *session) nearby() bool { return s.cfg.Near != nil && s.bell != nil }
 
-// linger is how long a small batch gathers.
+// enough is how many rows make a batch after which the next is taken at once.
+func (s *session) enough() int {
+	return max(few, int(s.pace.perSecond*gather.Seconds()))
+}
+
+// linger is how long a smaller batch gathers.
 func (s *session) linger() time.Duration {
-	if s.glance.serves() {
+	switch {
+	case s.glance.serves():
 		return leisure
+	case s.pace.perSecond >= brisk && s.glance == nil:
+		return gather
 	}
 	return linger
 }

@@ -174,7 +174,7 @@ func (s *session) run(ctx context.Context) error {
 		}
 		switch {
 		case err != nil:
-		case n >= min(few, s.cfg.Batch):
+		case n >= min(s.enough(), s.cfg.Batch):
 			s.outbox.Rise()
 		case n > 0 && s.quiet():
 			err = s.doze(ctx)

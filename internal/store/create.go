@@ -41,7 +41,7 @@ func Create(ctx context.Context, q Querier, r Request) (bool, error) {
 	if r.Fresh {
 		statement = writsql.Statement("CreateFresh")
 	}
-	created, err := ids(q.Query(ctx, statement, r.ID, r.TID, r.ParentID, r.Kind, string(r.Args), r.ArgsVersion,
+	created, err := ids(q.Query(ctx, statement, uuidParam(r.ID), uuidParam(r.TID), r.ParentID, r.Kind, string(r.Args), r.ArgsVersion,
 		r.Subjects, r.RunAt, r.Trace, text(r.Meta)))
 	return len(created) == 1, err
 }

@@ -19,9 +19,9 @@ import (
 type Outcome struct {
 	ID    uuid.UUID
 	Epoch int32
-	Event string     // succeeded, retried, failed or flagged
-	Error string     // of the handler; cleaned before it is written
-	Why   string     // retried, failed: in a word. Flagged: the reason
+	Event string // succeeded, retried, failed or flagged
+	Error string // of the handler; cleaned before it is written
+	Why   string // retried, failed: in a word. Flagged: the reason
 
 	Delay time.Duration // retried: until the next attempt
 	Free  bool          // retried: no attempt spent (snoozed, or never begun)

@@ -1,6 +1,8 @@
 package store
 
 import (
+	"database/sql/driver"
+
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgtype"
 )
@@ -39,3 +41,11 @@ func (u *uuidTarget) ScanUUID(v pgtype.UUID) error {
 	*u = v.Bytes
 	return nil
 }
+
+// uuidParam is a uuid parameter, which pgx sends as it is; a plain uuid.UUID it would first ask for its text.
+type uuidParam uuid.UUID
+
+func (u uuidParam) UUIDValue() (pgtype.UUID, error) { return pgtype.UUID{Bytes: u, Valid: true}, nil }
+
+// Value is for database/sql.
+func (u uuidParam) Value() (driver.Value, error) { return uuid.UUID(u).String(), nil }
