@@ -84,7 +84,7 @@ const (
 	few = 32
 	// gather is what a batch gathers for once much comes: each costs a transaction of the relay, a confirm of a quorum of
 	// disks, and a claim and an outcome of the workers, whatever is in it.
-	gather = 20 * time.Millisecond
+	gather = 25 * time.Millisecond
 	// quiet is how many rows a second are too many for each creation to ring, as the commits of those that ring take turns;
 	// brisk, how many are worth more in batches than soon. paceOver is the time over which they are counted.
 	quiet    = 200

@@ -137,7 +137,7 @@ var Mutants = []Mutant{
 	{
 		Name: "finish without epoch", // seen only where one worker holds two attempts of an intent
 		Edits: []Edit{
-			{File: "sql/statements/finish.sql", Old: "WHERE c.epoch = $2::int AND c.worker_id", New: "WHERE $2::int IS NOT NULL AND c.worker_id"},
+			{File: "sql/statements/finish.sql", Old: "AND c.epoch = $2::int AND c.worker_id", New: "AND $2::int IS NOT NULL AND c.worker_id"},
 			{
 				File: "sql/statements/finish.sql", Old: "AND i.epoch = $2 AND i.worker_id = $3 AND i.state = 'sending'\nRETURNING i.id;",
 				New: "AND $2::int IS NOT NULL AND i.worker_id = $3 AND i.state = 'sending'\nRETURNING i.id;",
@@ -149,8 +149,8 @@ var Mutants = []Mutant{
 		Name: "late finish overwrites a verdict",
 		Edits: []Edit{
 			{
-				File: "sql/statements/finish.sql", Old: "WHERE c.epoch = $2::int AND c.worker_id = $3 AND c.state = 'sending'",
-				New: "WHERE $2::int IS NOT NULL AND $3::uuid IS NOT NULL",
+				File: "sql/statements/finish.sql", Old: "AND c.epoch = $2::int AND c.worker_id = $3 AND c.state = 'sending'",
+				New: "AND $2::int IS NOT NULL AND $3::uuid IS NOT NULL",
 			},
 			{
 				File: "sql/statements/finish.sql", Old: "AND i.epoch = $2 AND i.worker_id = $3 AND i.state = 'sending'\nRETURNING i.id;",
