@@ -95,14 +95,12 @@ func (f *finisher) run(ctx context.Context) {
 // writeBatch writes outcomes without hooks together, and all that have one, or were refused, singly beside it.
 func (f *finisher) writeBatch(ctx context.Context, batch []finished) {
 	together := make([]store.Outcome, 0, len(batch))
-	byClaim := make(map[claim]finished, len(batch))
 	for _, d := range batch {
 		if d.o.Hook != nil {
 			f.single(ctx, d)
 			continue
 		}
 		together = append(together, d.o)
-		byClaim[claim{d.o.ID, d.o.Epoch}] = d
 	}
 	if len(together) == 0 {
 		return
@@ -112,13 +110,18 @@ func (f *finisher) writeBatch(ctx context.Context, batch []finished) {
 		f.p.cfg.Log.Warn("worker: outcomes could not be written together, writing them one by one", "outcomes", len(together), "error", err)
 		refused = together
 	}
+	left := make(map[claim]bool, len(refused))
 	for _, o := range refused {
-		c := claim{o.ID, o.Epoch}
-		f.single(ctx, byClaim[c])
-		delete(byClaim, c)
+		left[claim{o.ID, o.Epoch}] = true
 	}
-	for _, d := range byClaim {
-		f.release(d, d.o.Event)
+	for _, d := range batch {
+		switch {
+		case d.o.Hook != nil:
+		case left[claim{d.o.ID, d.o.Epoch}]:
+			f.single(ctx, d)
+		default:
+			f.release(d, d.o.Event)
+		}
 	}
 }
 

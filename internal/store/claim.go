@@ -49,13 +49,19 @@ type Group struct {
 // effect must not outrun its claim. Rows that are not returned were not claimed. On an error for which [Unknown] is
 // true, each of them may or may not have been.
 func (s *Store) Claim(ctx context.Context, worker uuid.UUID, groups []Group) ([]Claimed, error) {
-	var out []Claimed
+	most := 0
+	for _, g := range groups {
+		most += len(g.IDs)
+	}
+	out := make([]Claimed, 0, most)
 	b := begin()
 	for _, g := range groups {
 		b.Queue(writsql.Statement("Claim"), UUIDs(g.IDs), g.Epoch, worker, g.Timeout, g.Kinds).Query(func(rows pgx.Rows) error {
+			var c Claimed
+			targets := c.targets()
 			for rows.Next() {
-				var c Claimed
-				if err := rows.Scan(c.targets()...); err != nil {
+				c = Claimed{}
+				if err := rows.Scan(targets...); err != nil {
 					return err
 				}
 				out = append(out, c)

@@ -54,15 +54,16 @@ func (s *Store) FinishBatch(ctx context.Context, worker uuid.UUID, outcomes []Ou
 		id    uuid.UUID
 		epoch int32 // a late outcome of an earlier one may be among them
 	}
-	done := make(map[attempt]bool, len(outcomes))
+	done := make([]attempt, 0, len(outcomes))
 	note := func(epoch int32) func(pgx.Rows) error {
 		return func(rows pgx.Rows) error {
+			a := attempt{epoch: epoch}
+			targets := []any{(*uuidTarget)(&a.id)}
 			for rows.Next() {
-				a := attempt{epoch: epoch}
-				if err := rows.Scan((*uuidTarget)(&a.id)); err != nil {
+				if err := rows.Scan(targets...); err != nil {
 					return err
 				}
-				done[a] = true
+				done = append(done, a)
 			}
 			return rows.Err()
 		}
@@ -85,7 +86,14 @@ func (s *Store) FinishBatch(ctx context.Context, worker uuid.UUID, outcomes []Ou
 	if err := s.send(ctx, b); err != nil {
 		return nil, fmt.Errorf("finish: %w", err)
 	}
-	return slices.DeleteFunc(slices.Clone(outcomes), func(o Outcome) bool { return done[attempt{o.ID, o.Epoch}] }), nil
+	if len(done) == len(outcomes) {
+		return nil, nil // as nearly always
+	}
+	applied := make(map[attempt]bool, len(done))
+	for _, a := range done {
+		applied[a] = true
+	}
+	return slices.DeleteFunc(slices.Clone(outcomes), func(o Outcome) bool { return applied[attempt{o.ID, o.Epoch}] }), nil
 }
 
 // HookError is the error of a transaction in which the application's hook was called: its own, or one that the database
