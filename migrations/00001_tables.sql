@@ -232,6 +232,13 @@ CREATE TABLE writ.leader (
 ) WITH (fillfactor = 50);
 
 -- The files of ../sql as last applied.
+-- When the reconciler's rarer duties were last done to their end, by the clock of who did them: whoever takes the lease
+-- over knows by it what was missed.
+CREATE TABLE writ.duties (
+    name    text        PRIMARY KEY,
+    done_at timestamptz NOT NULL
+) WITH (fillfactor = 50);
+
 CREATE TABLE writ.repeatable (
     name       text        PRIMARY KEY,
     hash       text        NOT NULL,
@@ -239,5 +246,5 @@ CREATE TABLE writ.repeatable (
 );
 
 -- +goose Down
-DROP TABLE writ.bulk_rows, writ.bulks, writ.repeatable, writ.leader, writ.relay, writ.settings, writ.keys, writ.log, writ.kinds, writ.workers, writ.outbox, writ.intents;
+DROP TABLE writ.bulk_rows, writ.bulks, writ.repeatable, writ.duties, writ.leader, writ.relay, writ.settings, writ.keys, writ.log, writ.kinds, writ.workers, writ.outbox, writ.intents;
 DROP DOMAIN writ.op, writ.gate, writ.headers, writ.moment, writ.labels;
