@@ -160,6 +160,7 @@ CREATE TABLE writ.bulks (
     evidence    jsonb,
     override    text,
     new_key     boolean          NOT NULL DEFAULT false,
+    merge       jsonb,                              -- a retry with changed arguments: the patch for all of them
     filter      jsonb,                              -- what was asked for, for people; the rows are what counts
     total       int              NOT NULL,
     done        int              NOT NULL DEFAULT 0,

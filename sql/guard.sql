@@ -145,7 +145,7 @@ BEGIN
             RAISE EXCEPTION 'writ: run_at must be a finite time, from 2000 up to the end of 9999' USING ERRCODE = 'WR005';
         END IF;
         IF NEW.args <> OLD.args THEN
-            evidence := coalesce(evidence, '{}') || jsonb_build_object('old_args', OLD.args);
+            evidence := coalesce(evidence, '{}') || jsonb_build_object('old_args', OLD.args, 'new_args', NEW.args);
             NEW.generation := greatest(NEW.generation, OLD.generation + 1);
         END IF;
         INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op)

@@ -78,7 +78,7 @@ BEGIN
     GRANT SELECT ON ALL TABLES IN SCHEMA writ TO writ_viewer, writ_operator;
     GRANT EXECUTE ON FUNCTION writ.why(uuid), writ.span(interval), writ.retry_danger(writ.intents), writ.ways_out(text, boolean),
         writ.why_missing(uuid), writ.why_pending(writ.intents), writ.why_ambiguous(writ.intents), writ.why_stopped(), writ.why_held(writ.intents), writ.why_requeued(writ.intents, text), writ.times(int),
-        writ.status_of(writ.intents), writ.late_truth(uuid), writ.fingerprint(text), writ.uuid_at(timestamptz),
+        writ.status_of(writ.intents), writ.late_truth(uuid), writ.merge_patch(jsonb, jsonb), writ.fingerprint(text), writ.uuid_at(timestamptz),
         writ.known_kinds(), writ.json_bigint(jsonb), writ.json_numeric(jsonb), writ.json_boolean(jsonb), writ.json_text(jsonb), writ.json_uuid(jsonb),
         writ.json_timestamptz(jsonb)
         TO writ_viewer, writ_operator;
@@ -86,7 +86,7 @@ BEGIN
         writ.cancel(uuid, text, int, text, text, jsonb),
         writ.retry(uuid, text, int, text, text, jsonb, text, jsonb, boolean), writ.adopt(text, text),
         writ.note(uuid, text, text), writ.sync_kind(text),
-        writ.bulk_plan(text, uuid[], text[], int[], text, text, jsonb, text, boolean, jsonb), writ.bulk_start(uuid, text, double precision),
+        writ.bulk_plan(text, uuid[], text[], int[], text, text, jsonb, text, boolean, jsonb, jsonb), writ.bulk_start(uuid, text, double precision),
         writ.bulk_step(uuid, int), writ.bulk_abort(uuid, text, text),
         writ.pause(text, text, text), writ.resume(text, text, text), writ.quarantine(timestamptz, text, text, jsonb) TO writ_operator;
 END $$;
