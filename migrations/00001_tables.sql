@@ -232,7 +232,6 @@ CREATE TABLE writ.leader (
     ttl        interval    NOT NULL
 ) WITH (fillfactor = 50);
 
--- The files of ../sql as last applied.
 -- When the reconciler's rarer duties were last done to their end, by the clock of who did them: whoever takes the lease
 -- over knows by it what was missed.
 CREATE TABLE writ.duties (
@@ -240,6 +239,7 @@ CREATE TABLE writ.duties (
     done_at timestamptz NOT NULL
 ) WITH (fillfactor = 50);
 
+-- The files of ../sql as last applied.
 CREATE TABLE writ.repeatable (
     name       text        PRIMARY KEY,
     hash       text        NOT NULL,
