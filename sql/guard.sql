@@ -18,6 +18,14 @@ BEGIN
                 ('sending', 'retried', 'pending'),
                 ('sending', 'failed', 'error'))))
     THEN
+        -- The engine's own flags come with their log; one that is set by hand gets its row here.
+        IF OLD.flagged_at IS NULL AND NEW.flagged_at IS NOT NULL AND NEW.state = OLD.state
+           AND current_setting('writ.engine', true) IS DISTINCT FROM 'on' THEN
+            INSERT INTO writ.log (intent_id, epoch, event, actor, worker_id, why, evidence)
+            VALUES (NEW.id, NEW.epoch, 'flagged', writ.hand(), NEW.worker_id,
+                coalesce(nullif(current_setting('writ.why', true), ''), NEW.flag_reason, 'written by hand'),
+                jsonb_build_object('attempt', NEW.attempt, 'reason', NEW.flag_reason, 'started_at', NEW.started_at, 'begun', NEW.attempt));
+        END IF;
         RETURN NEW;
     ELSIF TG_OP = 'DELETE' THEN
         RAISE EXCEPTION 'writ: intent % is %, an open intent is not deleted', OLD.id, OLD.state
