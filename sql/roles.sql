@@ -73,6 +73,7 @@ BEGIN
     GRANT SELECT, UPDATE, DELETE ON writ.workers, writ.intents TO writ_relay;
     GRANT SELECT, INSERT (intent_id, epoch, event, actor, worker_id, why, evidence), DELETE ON writ.log TO writ_relay;
     GRANT SELECT, DELETE ON writ.keys TO writ_relay;
+    GRANT EXECUTE ON FUNCTION writ.check_adopted() TO writ_worker;
     GRANT EXECUTE ON FUNCTION writ.is_open(), writ.fingerprint() TO writ_worker, writ_relay, writ_viewer, writ_operator;
 
     GRANT SELECT ON ALL TABLES IN SCHEMA writ TO writ_viewer, writ_operator;

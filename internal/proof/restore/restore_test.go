@@ -83,6 +83,7 @@ func (w *world) lostAndAdopted(c *cast) (held []intent.ID) {
 	if err != nil || settings.Adopted || settings.Open {
 		t.Fatalf("the restored database: %+v, %v; want it closed", settings, err)
 	}
+	w.open("ghost") // old workers report to it what they have done: it takes nothing before it is adopted, and holds these, too
 	w.silent(2 * time.Second)
 	q, err := intent.Quarantine(ctx, w.db, since, word, nil)
 	held = slices.Concat(c.unknown, c.queued, c.untouched, c.running, c.returning, c.zombies, c.lateGhost)
@@ -133,7 +134,7 @@ func (w *world) beforeThePoint(c *cast) (point time.Time) {
 	c.running = w.create(crawl, task{Before: "release"}, 6)
 	c.returning = w.create(crawl, task{After: "release"}, 4)
 	c.zombies = w.create(crawl, task{Before: "zombie"}, 3)
-	c.lateGhost = w.create(crawl, task{After: "zombie"}, 3)
+	c.lateGhost = w.create(crawl, task{After: "ghost"}, 3)
 	w.all("sent", c.sent...)
 	w.all("error", c.errors...)
 	w.all("ambiguous", c.unknown...)
