@@ -26,6 +26,7 @@ type BulkPlan struct {
 	Evidence json.RawMessage // anything worth keeping with each verdict; optional
 	Override string          // for Retry: why none of them can land any more
 	NewKey   Key             // for Retry: whether the idempotency keys change
+	Merge    json.RawMessage // for Retry: a JSON merge patch (RFC 7396) for the arguments of all of them; where it changes any, the key changes
 }
 
 // Bulk is a planned decision on many intents and how far it has come. Times are the database's.
@@ -38,6 +39,7 @@ type Bulk struct {
 	Evidence   json.RawMessage `json:"evidence,omitempty"`
 	Override   *string         `json:"override,omitempty"`
 	NewKey     bool            `json:"new_key"`
+	Merge      json.RawMessage `json:"merge,omitempty"`
 	Filter     json.RawMessage `json:"filter,omitempty"` // as it was asked for
 	Total      int             `json:"total"`
 	Done       int             `json:"done"`
@@ -70,7 +72,8 @@ func (b Bulk) State() string {
 }
 
 // PlanBulk freezes the set: the ids with the position that each has now. Nothing is decided; [RunBulk] does that. It is one
-// statement, so the set is one moment's. Errors: ErrInvalid, ErrNotFound (nothing matches), ErrNoSchema, or the database's.
+// statement, so the set is one moment's. Errors: ErrInvalid (also where Merge names an argument that a kind's code does not
+// declare, or gives it another type), ErrNotFound (nothing matches), ErrNoSchema, or the database's.
 func PlanBulk(ctx context.Context, db DB, p BulkPlan) (ID, error) {
 	if err := p.check(); err != nil {
 		return ID{}, err
@@ -92,8 +95,8 @@ func PlanBulk(ctx context.Context, db DB, p BulkPlan) (ID, error) {
 	}
 	n := len(s.args)
 	query := fmt.Sprintf(`SELECT writ.bulk_plan($%d::text, coalesce(array_agg(id), '{}'), coalesce(array_agg(state), '{}'), coalesce(array_agg(epoch), '{}'),
-		$%d::text, $%d::text, $%d::jsonb, nullif($%d::text, ''), $%d::boolean, $%d::jsonb) FROM writ.status`, n+1, n+2, n+3, n+4, n+5, n+6, n+7) + s.condition()
-	rows, err := db.Query(ctx, query, append(s.args, string(p.Verb), p.Actor, p.Why, jsonText(p.Evidence), p.Override, p.NewKey == FreshKey, string(asked))...)
+		$%d::text, $%d::text, $%d::jsonb, nullif($%d::text, ''), $%d::boolean, $%d::jsonb, $%d::jsonb) FROM writ.status`, n+1, n+2, n+3, n+4, n+5, n+6, n+7, n+8) + s.condition()
+	rows, err := db.Query(ctx, query, append(s.args, string(p.Verb), p.Actor, p.Why, jsonText(p.Evidence), p.Override, p.NewKey == FreshKey, string(asked), jsonText(p.Merge))...)
 	if err != nil {
 		return ID{}, fmt.Errorf("plan: %w", explain(err, nil))
 	}
@@ -116,8 +119,12 @@ func (p BulkPlan) check() error {
 	if !slices.Contains(verbs, p.Verb) {
 		errs = append(errs, &InvalidError{Field: "verb", Problem: fmt.Sprintf("%q is not one", p.Verb), Fix: "happened, retry, give-up or cancel"})
 	}
-	if p.Verb != fsm.Retry && (p.Override != "" || p.NewKey != SameKey) {
-		errs = append(errs, &InvalidError{Field: "override and new key", Problem: "belong to retry alone"})
+	if p.Verb != fsm.Retry && (p.Override != "" || p.NewKey != SameKey || p.Merge != nil) {
+		errs = append(errs, &InvalidError{Field: "override, new key and merge", Problem: "belong to retry alone"})
+	}
+	if p.Merge != nil {
+		_, err := encode("merge", p.Merge, 1<<20)
+		errs = append(errs, err)
 	}
 	if p.Evidence != nil {
 		_, err := encode("evidence", p.Evidence, 1<<20)
@@ -154,7 +161,7 @@ func jsonText(raw json.RawMessage) *string {
 // BulkRun says how a planned bulk is carried out.
 type BulkRun struct {
 	Actor string  // who begins it, or goes on; required. The verdicts name the planner
-	Rate  float64 // rows a second, over all processes that carry it out; 0: as it was set before, at first no limit
+	Rate  float64 // rows a second, over all processes that carry it out, 0.0001 to 1,000,000; 0: as it was set before, at first no limit
 	Limit int     // stop after so many rows; what is left can be gone on with. 0: none. 1 makes a canary
 
 	// Progress is called after each step, by the caller's goroutine. May be nil.
@@ -262,7 +269,11 @@ func bulk(raw json.RawMessage, err error) (b Bulk, _ error) {
 	if err != nil {
 		return b, explain(err, nil)
 	}
-	return b, json.Unmarshal(raw, &b)
+	err = json.Unmarshal(raw, &b)
+	if string(b.Merge) == "null" {
+		b.Merge = nil
+	}
+	return b, err
 }
 
 // BulkGroup is a part of a bulk whose intents stand alike.
@@ -274,6 +285,11 @@ type BulkGroup struct {
 	Moved        int64  `json:"moved"`         // since the plan: they would be refused
 	NeedOverride int64  `json:"need_override"` // may still land: a retry would be refused
 	Example      ID     `json:"example"`
+
+	// Where the bulk changes arguments: of how many, and those of the example.
+	Changed int64           `json:"changed,omitempty"`
+	Before  json.RawMessage `json:"before,omitempty"`
+	After   json.RawMessage `json:"after,omitempty"`
 }
 
 // PreviewBulk says what a bulk is made of, as its intents stand now.

@@ -324,6 +324,74 @@ func TestCreate_whenTwoCreateOneKey(t *testing.T) {
 	}
 }
 
+// Many creations in one transaction ring twice at most: rings that say different things are not taken for one.
+func TestCreate_ringsOnce(t *testing.T) {
+	t.Parallel()
+	db := testkit.Database(t)
+	sleeper, err := pgx.Connect(ctx, db.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sleeper.Close(ctx)
+	for _, sql := range []string{"LISTEN writ_outbox", "LISTEN mark", "SELECT pg_advisory_lock(1465010516, 1)"} {
+		if _, err := sleeper.Exec(ctx, sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rings := func() (said []string) {
+		t.Helper()
+		db.Run(t, "NOTIFY mark")
+		wait, cancel := context.WithTimeout(ctx, 30*time.Second)
+		defer cancel()
+		for {
+			n, err := sleeper.WaitForNotification(wait)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n.Channel == "mark" {
+				return said
+			}
+			said = append(said, n.Payload)
+		}
+	}
+	var first intent.ID
+	inTx(t, db, func(tx pgx.Tx) error {
+		for i := range 100 {
+			c, err := notify.Create(ctx, tx, comment{i}, intent.Opts{})
+			if err != nil {
+				return err
+			}
+			if i == 0 {
+				first = c.ID
+			}
+		}
+		return nil
+	})
+	if diff := cmp.Diff([]string{first.String() + " " + notify.Name, ""}, rings()); diff != "" {
+		t.Errorf("rings (-want +got):\n%s", diff)
+	}
+	// It is the transaction that remembers, not the session.
+	conn, err := db.Acquire(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Release()
+	for range 3 {
+		var id intent.ID
+		err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+			c, err := notify.Create(ctx, tx, comment{1}, intent.Opts{})
+			id = c.ID
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff([]string{id.String() + " " + notify.Name}, rings()); diff != "" {
+			t.Errorf("rings (-want +got):\n%s", diff)
+		}
+	}
+}
+
 func TestCreate_ringsOnlyWhenDue(t *testing.T) {
 	t.Parallel()
 	db := testkit.Database(t)

@@ -67,9 +67,9 @@ type Quarantined struct {
 // are raised by 1000, so that hints and workers that are left from then find nothing. since is the moment that the
 // database went back to, rather too early than too late; it is recorded with each intent.
 //
-// It is one transaction, in which all open rows are locked, and blocks for about 20 s for each million of them. Done twice
-// it does no harm. Errors: ErrIllegal if work goes on in this database (pause it, or let it be unadopted), ErrInvalid,
-// or the database's.
+// It is one transaction, in which all open rows are locked, and blocks for about 80 s for each million of them (on
+// two shared cores, of which it uses one). Done twice it does no harm. Errors: ErrIllegal if work goes on in this database
+// (pause it, or let it be unadopted), ErrInvalid, or the database's.
 func Quarantine(ctx context.Context, db DB, since time.Time, w Word, evidence json.RawMessage) (q Quarantined, err error) {
 	if err := w.check(); err != nil {
 		return q, err

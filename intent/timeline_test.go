@@ -73,7 +73,7 @@ func TestTimeline_isComplete(t *testing.T) {
 	epoch++
 	attempt(1, store.Outcome{}, "", "")
 	db.Run(t, "UPDATE writ.intents SET flagged_at = clock_timestamp(), flag_reason = 'looks odd' WHERE id = $1", id)
-	say("flagged %d by hand: looks odd", epoch)
+	say("flagged %d %s: looks odd", epoch, testkit.Value[string](t, db, "SELECT session_user"))
 
 	entries, err := intent.Timeline(ctx, db, id)
 	if err != nil {

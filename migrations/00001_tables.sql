@@ -155,6 +155,7 @@ CREATE TABLE writ.bulks (
     evidence    jsonb,
     override    text,
     new_key     boolean          NOT NULL DEFAULT false,
+    merge       jsonb,                              -- a retry with changed arguments: the patch for all of them
     filter      jsonb,                              -- what was asked for, for people; the rows are what counts
     total       int              NOT NULL,
     done        int              NOT NULL DEFAULT 0,
@@ -226,6 +227,13 @@ CREATE TABLE writ.leader (
     ttl        interval    NOT NULL
 ) WITH (fillfactor = 50);
 
+-- When the reconciler's rarer duties were last done to their end, by the clock of who did them: whoever takes the lease
+-- over knows by it what was missed.
+CREATE TABLE writ.duties (
+    name    text        PRIMARY KEY,
+    done_at timestamptz NOT NULL
+) WITH (fillfactor = 50);
+
 -- The files of ../sql as last applied.
 CREATE TABLE writ.repeatable (
     name       text        PRIMARY KEY,
@@ -234,5 +242,5 @@ CREATE TABLE writ.repeatable (
 );
 
 -- +goose Down
-DROP TABLE writ.bulk_rows, writ.bulks, writ.repeatable, writ.leader, writ.relay, writ.settings, writ.keys, writ.log, writ.kinds, writ.workers, writ.outbox, writ.intents;
+DROP TABLE writ.bulk_rows, writ.bulks, writ.repeatable, writ.duties, writ.leader, writ.relay, writ.settings, writ.keys, writ.log, writ.kinds, writ.workers, writ.outbox, writ.intents;
 DROP DOMAIN writ.op, writ.gate, writ.headers, writ.moment, writ.labels;

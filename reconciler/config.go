@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -23,14 +24,16 @@ type Config struct {
 	Schedule string
 
 	// Schedules gives duties schedules of their own, as above, or «never». Default: unasked, sweep and prune «@every 1m», the others
-	// Schedule. What is not done in one turn is gone on with after 5 s at most.
+	// Schedule. What is not done in one turn is gone on with after 5 s at most. What was missed while nobody led, or by a
+	// leader that ended before it was through, is done soon after somebody leads, if its schedule is of a minute or more.
 	Schedules map[Duty]string
 
 	// RequeueAfter is how long an intent must have been due, with no hint in the outbox, before its hint is taken for lost
 	// and written again; the spacing doubles per intent, and stretches with the depth of its queue. Default 60 s.
 	RequeueAfter time.Duration
 
-	// RequeueMost bounds how many hints one look writes again. Default 5,000.
+	// RequeueMost bounds how many hints one look writes again; looks that go on with the same backlog write about as many in 5 s.
+	// Default 5,000.
 	RequeueMost int
 
 	// WorkerTTL is the shortest silence after which any worker is taken for dead, whatever its own TTL, and how long the
@@ -121,17 +124,33 @@ func (e *entry) begin(now time.Time) {
 	if _, interval := e.schedule.(cron.ConstantDelaySchedule); interval {
 		e.next = now
 	} else if e.schedule != nil {
-		e.plan(now, false)
+		e.plan(now, asScheduled)
 	}
 }
 
 func (e *entry) due(now time.Time) bool { return e.schedule != nil && !e.next.After(now) }
 
-// plan plans the next turn; soon, if the last one left something to be done.
-func (e *entry) plan(now time.Time, soon bool) {
+// plan plans the next turn: as scheduled, or after so long if that is sooner.
+func (e *entry) plan(now time.Time, within time.Duration) {
 	e.next = e.schedule.Next(now.UTC())
-	if again := now.Add(goOn); soon && e.next.After(again) {
+	if again := now.Add(within); e.next.After(again) {
 		e.next = again
+	}
+}
+
+// counts reports whether it is noted when the duty was done: if it is rare enough for a turn that was missed to matter.
+func (e *entry) counts() bool {
+	if e.schedule == nil {
+		return false
+	}
+	first := e.schedule.Next(time.Now().UTC())
+	return e.schedule.Next(first).Sub(first) >= counted
+}
+
+// missed brings the next turn forward to the one that came after the duty was last done, which may be past.
+func (e *entry) missed(done time.Time) {
+	if next := e.schedule.Next(done.UTC()); next.Before(e.next) {
+		e.next = next
 	}
 }
 
@@ -152,11 +171,10 @@ func parse(spec string) (cron.Schedule, error) {
 }
 
 const (
-	// window is how many open rows one look goes through for stale ones: it bounds the look's cost with a large backlog;
-	// the next look goes on where this one ended.
-	window = 20_000
-	// orphans is how many orphaned attempts are read at once.
-	orphans = 1000
+	// window is how many open rows one look goes through for stale ones, and orphans for those without a living worker: they
+	// bound the look's cost with a large backlog; the next look goes on where this one ended.
+	window  = 2500
+	orphans = 5000
 	// pruneBatch is how many rows one transaction deletes.
 	pruneBatch = 1000
 	// The database is observed ten times in a WorkerTTL; a gap of more than a quarter of it between two observations is a
@@ -166,8 +184,13 @@ const (
 	leaseName    = "reconciler"
 	// renewals is how often a lease is renewed in its time.
 	renewals = 3
-	// goOn is when a duty goes on with what it left, if its schedule is slower.
+	// goOn is when a duty goes on with what it left, if its schedule is slower; soon, if it only looks.
 	goOn = 5 * time.Second
+	soon = time.Second
+	// asScheduled is longer than any schedule.
+	asScheduled = math.MaxInt64
+	// counted is the period from which on it is noted when a duty was done.
+	counted = time.Minute
 	// walk is how often pruning begins anew at the oldest row.
 	walk = 24 * time.Hour
 	// rehearsed is after how many rows a rehearsal ends a duty.

@@ -52,7 +52,8 @@ type look struct {
 	act    func(Act)
 	report Report
 
-	again bool // something was left that is to be gone on with soon
+	again bool          // something was left that is to be gone on with in a while
+	pause time.Duration // until what is more is gone on with
 }
 
 // late reports whether the time is up.
@@ -83,6 +84,8 @@ func (r *Reconciler) requeue(ctx context.Context, l *look) (more bool, err error
 	if len(stale) < len(seen.Stale) {
 		r.place = stale[len(stale)-1].Place // the rest at the next look
 	}
+	// Windows in which little is written follow each other soon: what is written at most in a look is so in that time.
+	l.pause = max(soon, goOn*time.Duration(len(stale))/time.Duration(r.cfg.RequeueMost))
 	if len(stale) > 0 {
 		done, err := l.store.Requeue(ctx, stale)
 		if err != nil {
@@ -118,48 +121,54 @@ func (r *Reconciler) flagDead(ctx context.Context, l *look) (more bool, err erro
 	if err != nil || len(dead) == 0 {
 		return false, err
 	}
-	whole, err := r.settleAll(ctx, l, Flag, dead)
-	if err != nil || !whole {
+	var faults []error
+	for place, more := (store.Place{}), true; more; {
+		place, more, err = r.settleWindow(ctx, l, Flag, dead, place)
+		faults = append(faults, err)
+	}
+	if err := errors.Join(faults...); err != nil || l.again {
 		return false, err
 	}
 	r.cfg.Log.Warn("reconciler: workers died", "workers", dead, "flagged", l.report.Flagged, "retried", l.report.Retried)
 	return false, l.store.Swept(ctx, dead)
 }
 
-// sweep looks at all that is being sent: at what workers held whose rows are gone, and at claims that were committed after
-// their worker was looked at.
+// sweep looks at all that is being sent, window by window: at what workers held whose rows are gone, and at claims that were
+// committed after their worker was looked at.
 func (r *Reconciler) sweep(ctx context.Context, l *look) (more bool, err error) {
 	if l.again = !r.watch.steady(); l.again {
 		return false, nil // the database was not seen to run for long enough for anybody to be taken for dead
 	}
-	whole, err := r.settleAll(ctx, l, Sweep, nil)
-	if err != nil || !whole {
-		return false, err
+	l.pause = soon
+	r.swept, more, err = r.settleWindow(ctx, l, Sweep, nil, r.swept)
+	if err != nil || more || l.again {
+		return more, err
 	}
 	return false, l.store.ForgetWorkers(ctx)
 }
 
-// settleAll settles the attempts that have no living worker, of these workers or of all; whole: none is left.
-func (r *Reconciler) settleAll(ctx context.Context, l *look, as Duty, workers store.UUIDs) (whole bool, err error) {
-	for {
-		if err := r.watchNow(ctx); err != nil { // acting needs a fresh observation
-			return false, err
-		}
-		found, err := l.store.Orphans(ctx, workers, orphans)
-		if err != nil || len(found) == 0 {
-			return err == nil, err
-		}
-		settled, err := r.settle(ctx, l, as, found)
-		if err != nil {
-			return false, err
-		}
-		if settled == 0 {
-			return false, nil // not silent for long enough, or the database paused: the next look comes back to them
-		}
-		if l.again = l.late(); l.again {
-			return false, nil
-		}
+// settleWindow settles the attempts that have no living worker, of these workers or of all, in a window of open rows after a
+// place. It returns where the next one begins, and whether there is one; one that cannot be settled does not hold up the
+// others. l.again: some are left, for a later turn.
+func (r *Reconciler) settleWindow(ctx context.Context, l *look, as Duty, workers store.UUIDs, place store.Place) (next store.Place, more bool, err error) {
+	if err := r.watchNow(ctx); err != nil { // acting needs a fresh observation
+		return place, false, err
 	}
+	w, err := l.store.OrphanWindow(ctx, workers, place, orphans)
+	if err != nil {
+		return place, false, err
+	}
+	settled, err := r.settle(ctx, l, as, w.Found)
+	switch {
+	case err != nil && store.Down(err):
+		return place, false, err
+	case settled < len(w.Found) && l.late():
+		l.again = true // from the same place
+		return place, false, err
+	case settled < len(w.Found) && as == Flag:
+		l.again = true // locked, not silent for long enough, or the database paused; a sweep comes back to them with its next round
+	}
+	return w.Last, w.More, err
 }
 
 // settle settles orphaned attempts one by one and returns how many were as read.

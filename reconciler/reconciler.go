@@ -28,6 +28,7 @@ type Reconciler struct {
 	mu    sync.Mutex // one look at a time
 	watch watch
 	place store.Place // where the look for stale rows goes on
+	swept store.Place // and the one for rows without a living worker
 
 	pruned map[string]time.Time // by kind and state: all that was finished before was looked at
 	walked time.Time            // when pruning last began anew
@@ -83,7 +84,11 @@ func (r *Reconciler) tick(whole context.Context) {
 	ctx, cancel := context.WithTimeout(whole, patience)
 	defer cancel()
 	renewed := time.Now()
+	led := r.leading.Load()
 	leading, err := r.lead(ctx)
+	if leading && !led {
+		err = r.takeOver(ctx)
+	}
 	faults := []error{err}
 	for _, e := range r.agenda {
 		if !e.due(time.Now()) {
@@ -95,14 +100,14 @@ func (r *Reconciler) tick(whole context.Context) {
 			faults = append(faults, err)
 		}
 		if !leading {
-			e.plan(time.Now(), err != nil)
+			within := time.Duration(asScheduled)
+			if err != nil {
+				within = goOn
+			}
+			e.plan(time.Now(), within)
 			continue
 		}
-		l := &look{store: r.store, act: r.cfg.OnAct, until: time.Now().Add(r.cfg.Lease / renewals)}
-		more, err := r.turn(ctx, e, l)
-		faults = append(faults, err)
-		r.note(l.report)
-		e.plan(time.Now(), more || l.again || err != nil)
+		faults = append(faults, r.oneTurn(ctx, e))
 	}
 	switch err := errors.Join(faults...); {
 	case whole.Err() != nil:
@@ -112,6 +117,48 @@ func (r *Reconciler) tick(whole context.Context) {
 	default:
 		r.setProblem(nil)
 	}
+}
+
+// oneTurn does a duty for as long as a turn may take, and plans the next one.
+func (r *Reconciler) oneTurn(ctx context.Context, e *entry) error {
+	began := time.Now()
+	l := &look{store: r.store, act: r.cfg.OnAct, until: began.Add(r.cfg.Lease / renewals), pause: goOn}
+	more, err := r.turn(ctx, e, l)
+	r.note(l.report)
+	switch {
+	case err != nil || l.again:
+		e.plan(time.Now(), goOn)
+	case more:
+		e.plan(time.Now(), l.pause)
+	default:
+		e.plan(time.Now(), asScheduled)
+		if e.counts() {
+			err = r.store.DutyDone(ctx, string(e.name), began)
+		}
+	}
+	return err
+}
+
+// takeOver plans what was missed while nobody led, or by a leader that ended before it was through. What was never done is
+// not missed: it counts from now on.
+func (r *Reconciler) takeOver(ctx context.Context) error {
+	done, err := r.store.DutiesDone(ctx)
+	if err != nil {
+		r.leading.Store(false) // the next tick takes over
+		return err
+	}
+	for _, e := range r.agenda {
+		if !e.counts() {
+			continue
+		}
+		if at, ever := done[string(e.name)]; ever {
+			e.missed(at)
+		} else if err := r.store.DutyDone(ctx, string(e.name), time.Now()); err != nil {
+			r.leading.Store(false)
+			return err
+		}
+	}
+	return nil
 }
 
 // lead takes or renews the lease.
@@ -130,7 +177,8 @@ func (r *Reconciler) turn(ctx context.Context, e *entry, l *look) (more bool, er
 	if o, err := l.store.Observe(ctx); err != nil {
 		return false, err
 	} else if !o.Open {
-		r.place = store.Place{}
+		r.place, r.swept = store.Place{}, store.Place{}
+		l.again = true // what is missed meanwhile is done when work goes on
 		return false, nil
 	}
 	return e.do(r, ctx, l)
@@ -164,7 +212,7 @@ func (r *Reconciler) Rehearse(ctx context.Context) (Report, error) {
 func (r *Reconciler) complete(ctx context.Context, l *look) error {
 	var faults []error
 	r.mu.Lock()
-	r.place, r.walked = store.Place{}, time.Time{}
+	r.place, r.swept, r.walked = store.Place{}, store.Place{}, time.Time{}
 	r.mu.Unlock()
 	for _, e := range r.agenda {
 		l.before = l.report.acts()

@@ -6,18 +6,24 @@
 -- From SQL: SELECT writ.bulk_plan('retry', array_agg(id), array_agg(state), array_agg(epoch), 'ann', 'the provider is back')
 -- FROM writ.intents WHERE …
 CREATE OR REPLACE FUNCTION writ.bulk_plan(verb text, ids uuid[], states text[], epochs int[], actor text, why text,
-    evidence jsonb DEFAULT NULL, override text DEFAULT NULL, new_key boolean DEFAULT false, filter jsonb DEFAULT NULL)
+    evidence jsonb DEFAULT NULL, override text DEFAULT NULL, new_key boolean DEFAULT false, filter jsonb DEFAULT NULL,
+    merge jsonb DEFAULT NULL)
 RETURNS uuid
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     bulk uuid := writ.uuid_v7();
     n int;
+    unfit record;
 BEGIN
     PERFORM writ.check_reason(actor, why);
     IF bulk_plan.verb IS NULL OR bulk_plan.verb NOT IN ('happened', 'retry', 'give-up', 'cancel') THEN
         RAISE EXCEPTION 'writ: "%" is no verb', bulk_plan.verb USING ERRCODE = 'WR005', HINT = 'One of happened, retry, give-up, cancel.';
-    ELSIF bulk_plan.verb <> 'retry' AND (override IS NOT NULL OR new_key) THEN
-        RAISE EXCEPTION 'writ: only a retry has an override or a new key' USING ERRCODE = 'WR005';
+    ELSIF bulk_plan.verb <> 'retry' AND (override IS NOT NULL OR new_key OR bulk_plan.merge IS NOT NULL) THEN
+        RAISE EXCEPTION 'writ: only a retry has an override, a new key or changed arguments' USING ERRCODE = 'WR005';
+    ELSIF jsonb_typeof(bulk_plan.merge) <> 'object' OR bulk_plan.merge = '{}' THEN
+        RAISE EXCEPTION 'writ: the arguments are changed by a JSON object with at least one member, not by %',
+            CASE WHEN bulk_plan.merge = '{}' THEN 'an empty one' ELSE 'a JSON ' || jsonb_typeof(bulk_plan.merge) END
+            USING ERRCODE = 'WR005', HINT = 'A merge patch (RFC 7396): what it names is replaced, null takes it away.';
     ELSIF coalesce(cardinality(ids), 0) = 0 THEN
         RAISE EXCEPTION 'writ: no intent matches of which % would be legal', bulk_plan.verb USING ERRCODE = 'WR002';
     ELSIF (cardinality(ids), cardinality(ids)) IS DISTINCT FROM (cardinality(states), cardinality(epochs))
@@ -28,12 +34,25 @@ BEGIN
     DELETE FROM writ.bulks b WHERE b.id IN (SELECT o.id FROM writ.bulks o
         WHERE greatest(o.planned_at, o.stepped_at) < now() - interval '90 days'
           AND (o.started_at IS NULL OR o.ended_at IS NOT NULL OR o.aborted_at IS NOT NULL) LIMIT 10);
-    INSERT INTO writ.bulks (id, verb, actor, why, evidence, override, new_key, filter, total)
-    VALUES (bulk, bulk_plan.verb, btrim(bulk_plan.actor), btrim(bulk_plan.why), bulk_plan.evidence, bulk_plan.override, bulk_plan.new_key, bulk_plan.filter, 0);
+    INSERT INTO writ.bulks (id, verb, actor, why, evidence, override, new_key, merge, filter, total)
+    VALUES (bulk, bulk_plan.verb, btrim(bulk_plan.actor), btrim(bulk_plan.why), bulk_plan.evidence, bulk_plan.override, bulk_plan.new_key, bulk_plan.merge,
+        bulk_plan.filter, 0);
     INSERT INTO writ.bulk_rows (bulk_id, n, intent_id, state, epoch)
     SELECT bulk, row_number() OVER (ORDER BY s.id), s.id, s.state, s.epoch
     FROM (SELECT DISTINCT ON (u.id) u.id, u.state, u.epoch FROM unnest(ids, states, epochs) AS u (id, state, epoch) ORDER BY u.id) s;
     GET DIAGNOSTICS n = ROW_COUNT;
+    -- Rather now than row by row: a patch that a kind's code cannot read would only fail again.
+    IF bulk_plan.merge IS NOT NULL THEN
+        SELECT count(*) AS n, min(k.problem) AS problem, min(i.id::text) AS example INTO unfit
+        FROM (SELECT d.kind, writ.patch_problem(d.kind, bulk_plan.merge) AS problem
+              FROM (SELECT DISTINCT i.kind FROM writ.bulk_rows r JOIN writ.intents i ON i.id = r.intent_id WHERE r.bulk_id = bulk) d) k
+        JOIN writ.intents i ON i.kind = k.kind JOIN writ.bulk_rows r ON r.intent_id = i.id AND r.bulk_id = bulk
+        WHERE k.problem IS NOT NULL;
+        IF unfit.n > 0 THEN
+            RAISE EXCEPTION 'writ: the changed arguments do not fit % of % intents, such as %: %', unfit.n, n, unfit.example, unfit.problem
+                USING ERRCODE = 'WR005', HINT = 'Mend the patch, or choose one kind.';
+        END IF;
+    END IF;
     UPDATE writ.bulks b SET total = n WHERE b.id = bulk;
     RETURN bulk;
 END $$;
@@ -61,12 +80,13 @@ BEGIN
     PERFORM writ.check_reason(actor, b.why);
     IF b.aborted_at IS NOT NULL THEN
         RAISE EXCEPTION 'writ: bulk % was aborted by % (%)', b.id, b.aborted_by, b.aborted_why USING ERRCODE = 'WR003', HINT = 'Plan another.';
-    ELSIF rate <= 0 THEN
-        RAISE EXCEPTION 'writ: a rate of % rows a second', rate USING ERRCODE = 'WR005';
+    ELSIF rate NOT BETWEEN 0.0001 AND 1000000 THEN -- NaN is above all numbers
+        RAISE EXCEPTION 'writ: a rate of % rows a second', rate USING ERRCODE = 'WR005', HINT = 'From 0.0001 to 1,000,000.';
     ELSIF b.ended_at IS NULL THEN
         INSERT INTO writ.log (intent_id, epoch, event, actor, why, evidence)
         VALUES ('00000000-0000-0000-0000-000000000000', 0, 'bulk-run', btrim(bulk_start.actor), b.why,
-            jsonb_build_object('bulk', b.id, 'verb', b.verb, 'planned_by', b.actor, 'total', b.total, 'done', b.done, 'refused', b.refused, 'filter', b.filter));
+            jsonb_build_object('bulk', b.id, 'verb', b.verb, 'planned_by', b.actor, 'total', b.total, 'done', b.done, 'refused', b.refused, 'filter', b.filter)
+                || jsonb_strip_nulls(jsonb_build_object('merge', b.merge)));
         UPDATE writ.bulks t SET started_at = coalesce(t.started_at, clock_timestamp()), rate = coalesce(bulk_start.rate, t.rate),
             next_at = CASE WHEN bulk_start.rate IS NULL THEN t.next_at END
         WHERE t.id = b.id RETURNING t.* INTO b;
@@ -102,7 +122,9 @@ BEGIN
         words := NULL;
         changed := NULL;
         BEGIN
-            PERFORM writ.decide(r.intent_id, target, r.state, r.epoch, b.actor, b.why, evidence, b.override, NULL, b.new_key);
+            -- The position that was seen holds for the arguments, too: they change with the epoch only.
+            PERFORM writ.decide(r.intent_id, target, r.state, r.epoch, b.actor, b.why, evidence, b.override,
+                CASE WHEN b.merge IS NOT NULL THEN writ.merged_args(r.intent_id, b.merge) END, b.new_key);
         EXCEPTION WHEN OTHERS THEN
             GET STACKED DIAGNOSTICS refusal = RETURNED_SQLSTATE, words = MESSAGE_TEXT, changed = PG_EXCEPTION_DETAIL;
             -- Not about this row, but about the server: nothing of this step is kept, and it may be taken again.

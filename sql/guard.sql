@@ -29,6 +29,14 @@ BEGIN
                 coalesce(NEW.finished_at::text, 'null'), coalesce(NEW.failed_at::text, 'null'), coalesce(NEW.flagged_at::text, 'null')
                 USING ERRCODE = 'WR003', HINT = 'Leave the times alone; the database fills them in when the state changes.';
         END IF;
+        -- The engine's own flags come with their log; one that is set by hand gets its row here.
+        IF OLD.flagged_at IS NULL AND NEW.flagged_at IS NOT NULL AND NEW.state = OLD.state
+           AND current_setting('writ.engine', true) IS DISTINCT FROM 'on' THEN
+            INSERT INTO writ.log (intent_id, epoch, event, actor, worker_id, why, evidence)
+            VALUES (NEW.id, NEW.epoch, 'flagged', writ.hand(), NEW.worker_id,
+                coalesce(nullif(current_setting('writ.why', true), ''), NEW.flag_reason, 'written by hand'),
+                jsonb_build_object('attempt', NEW.attempt, 'reason', NEW.flag_reason, 'started_at', NEW.started_at, 'begun', NEW.attempt));
+        END IF;
         RETURN NEW;
     ELSIF TG_OP = 'DELETE' THEN
         RAISE EXCEPTION 'writ: intent % is %, an open intent is not deleted', OLD.id, OLD.state
@@ -157,7 +165,7 @@ BEGIN
             RAISE EXCEPTION 'writ: run_at must be a finite time, from 2000 up to the end of 9999' USING ERRCODE = 'WR005';
         END IF;
         IF NEW.args <> OLD.args THEN
-            evidence := coalesce(evidence, '{}') || jsonb_build_object('old_args', OLD.args);
+            evidence := coalesce(evidence, '{}') || jsonb_build_object('old_args', OLD.args, 'new_args', NEW.args);
             NEW.generation := greatest(NEW.generation, OLD.generation + 1);
         END IF;
         INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op)

@@ -23,6 +23,21 @@ BEGIN
     FROM writ.settings);
 END $$;
 
+-- True where this database is the adopted one, paused or not; else it raises WR006. What workers report goes through it: an outcome
+-- that a copy accepted before its quarantine would look like its own past. They repeat it until somebody adopts the copy, and
+-- then it counts, or is a late report where a quarantine has moved the epoch.
+CREATE OR REPLACE FUNCTION writ.check_adopted() RETURNS boolean
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF EXISTS (SELECT FROM writ.settings
+        WHERE split_part(fingerprint, '/', 2) = left(pg_walfile_name(pg_current_wal_lsn()), 8)
+          AND split_part(fingerprint, '/', 3) = (SELECT oid::text FROM pg_database WHERE datname = current_database())) THEN
+        RETURN true;
+    END IF;
+    RAISE EXCEPTION 'writ: this database is a copy that nobody adopted, and takes no reports' USING ERRCODE = 'WR006',
+        HINT = 'If it is the real one now: writ adopt --help says what to do.';
+END $$;
+
 -- Declares this database to be the real one. A pause goes on: writ.resume ends it.
 CREATE OR REPLACE FUNCTION writ.adopt(actor text, why text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/writhq/writ/internal/store"
 	"github.com/writhq/writ/internal/testkit"
@@ -71,6 +72,48 @@ func TestLog_hasMovedTimes(t *testing.T) {
 	log := entries(t, b.Pool, id)
 	if len(log) != 1 || log[0].Event != "moved" || log[0].Evidence["was"] == nil || log[0].Actor != log[0].DBUser {
 		t.Errorf("log = %+v; want the move, by the database user", log)
+	}
+}
+
+// So is a flag that is set by hand; those of the engine come with their log, and are not told twice.
+func TestLog_hasFlags(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	id := b.at(t, kind, "sending")
+	before := len(entries(t, b.Pool, id))
+	b.Run(t, "UPDATE writ.intents SET flagged_at = now(), flag_reason = 'looks odd' WHERE id = $1", id)
+	b.Run(t, "UPDATE writ.intents SET flagged_at = now(), flag_reason = 'looks odder' WHERE id = $1", id) // flagged already
+	log := entries(t, b.Pool, id)[before:]
+	if len(log) != 1 || log[0].Event != "flagged" || text(log[0].Why) != "looks odd" || log[0].Actor != log[0].DBUser || log[0].Epoch != 1 {
+		t.Errorf("log = %+v; want the flag, by the database user", log)
+	}
+
+	id = b.at(t, kind, "sending")
+	before = len(entries(t, b.Pool, id))
+	err := pgx.BeginFunc(ctx, b.Pool, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, "SELECT set_config('writ.actor', 'ann', true), set_config('writ.why', 'the provider was down then', true)")
+		if err == nil {
+			_, err = tx.Exec(ctx, "UPDATE writ.intents SET flagged_at = now() WHERE id = $1", id)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	log = entries(t, b.Pool, id)[before:]
+	if len(log) != 1 || log[0].Actor != "ann" || text(log[0].Why) != "the provider was down then" {
+		t.Errorf("log = %+v; want it by ann, with her reason", log)
+	}
+
+	id = b.at(t, kind, "sending")
+	before = len(entries(t, b.Pool, id))
+	worker := testkit.Value[uuid.UUID](t, b.DB, "SELECT worker_id FROM writ.intents WHERE id = $1", id)
+	if _, err := store.New(b.Pool).FinishOne(ctx, worker, store.Outcome{ID: id, Epoch: 1, Event: store.Flagged, Why: "unknown"}); err != nil {
+		t.Fatal(err)
+	}
+	log = entries(t, b.Pool, id)[before:]
+	if len(log) != 1 || log[0].Actor != "worker" {
+		t.Errorf("log = %+v; want the worker's flag, once", log)
 	}
 }
 

@@ -28,6 +28,7 @@ DECLARE
     next_at  timestamptz;
     said     jsonb;
 BEGIN
+    PERFORM writ.check_adopted();
     -- The row lock closes the race with a finish, a person and another probe: they have ended, or wait.
     SELECT t.* INTO i FROM writ.intents t WHERE t.id = probed.id FOR NO KEY UPDATE;
     IF NOT FOUND THEN

@@ -47,7 +47,7 @@ func newProber(p *Pool, kind *registration) *prober {
 func (p *Pool) openProbers() {
 	p.probers = map[string]*prober{}
 	for name, kind := range p.mux.kinds {
-		p.clock.window = max(p.clock.window, kind.Timeout+kind.Settle+time.Minute)
+		p.clock.least = max(p.clock.least, kind.Timeout+kind.Settle+time.Minute)
 		if kind.class == Probed {
 			p.probers[name] = newProber(p, kind)
 		}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -37,8 +38,8 @@ done, and run goes on with it, from any terminal; abort ends it, from any termin
 type bulkPlanFlags struct {
 	filterFlags
 	reasonFlags
-	evidence, override string
-	newKey, all        bool
+	evidence, override, merge string
+	newKey, all               bool
 }
 
 func (a *app) bulkPlanCommand() *cobra.Command {
@@ -49,6 +50,7 @@ func (a *app) bulkPlanCommand() *cobra.Command {
 		Long: `Freeze the set of intents to decide, and show it: those that the flags choose and from which the
 verb is legal. IDs narrow it to a selection; - reads them from standard input, one a line.`,
 		Example: `  writ bulk plan retry --status error --error 'customer 7 is locked' --since 2h --why 'the lock was lifted at ten'
+  writ bulk plan retry --kind shop.invoice.mail --status error --merge '{"sender": "billing@example.com"}' --why 'the old sender is blocked'
   writ list --subject order:71 --status error -o jsonl | jq -r .id | writ bulk plan cancel - --why 'order 71 was withdrawn'`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -66,6 +68,7 @@ verb is legal. IDs narrow it to a selection; - reads them from standard input, o
 	flags.StringVar(&f.evidence, "evidence", "", "anything worth keeping with each verdict: JSON, @FILE, or -")
 	flags.StringVar(&f.override, "override", "", "retry: how you know that none of them can land any more; recorded")
 	flags.BoolVar(&f.newKey, "new-key", false, "retry: under new idempotency keys")
+	flags.StringVar(&f.merge, "merge", "", "retry: change the arguments of all by this JSON merge patch, under new idempotency keys: JSON, @FILE, or -")
 	return cmd
 }
 
@@ -81,13 +84,8 @@ func (a *app) bulkPlan(ctx context.Context, verb string, words []string, f bulkP
 	if plan.IDs, err = a.readIDs(words); err != nil {
 		return err
 	}
-	if f.evidence == "-" && len(words) == 1 && words[0] == "-" {
-		return usage("the IDs and --evidence cannot both be standard input; put one into a file and give @FILE")
-	}
-	if f.evidence != "" {
-		if plan.Evidence, err = a.readJSON("--evidence", f.evidence); err != nil {
-			return err
-		}
+	if err := a.readPlan(&plan, words, f); err != nil {
+		return err
 	}
 	if plan.IDs == nil && f.filterFlags == (filterFlags{}) && !f.all {
 		return usage("writ bulk plan %s: say which intents, with IDs or flags like --kind and --status; --all if you mean all", clean(verb))
@@ -106,6 +104,28 @@ func (a *app) bulkPlan(ctx context.Context, verb string, words []string, f bulkP
 	}
 	a.note("nothing is decided yet; carry it out with: writ bulk run %s", id)
 	return a.showBulk(ctx, pool, id)
+}
+
+// readPlan reads what the flags give as JSON.
+func (a *app) readPlan(plan *intent.BulkPlan, words []string, f bulkPlanFlags) (err error) {
+	inputs := 0
+	for _, in := range append([]string{f.evidence, f.merge}, words...) {
+		if in == "-" {
+			inputs++
+		}
+	}
+	if inputs > 1 {
+		return usage("only one of the IDs, --evidence and --merge can be standard input; put the others into files and give @FILE")
+	}
+	if f.evidence != "" {
+		if plan.Evidence, err = a.readJSON("--evidence", f.evidence); err != nil {
+			return err
+		}
+	}
+	if f.merge != "" {
+		plan.Merge, err = a.readJSON("--merge", f.merge)
+	}
+	return err
 }
 
 // readIDs reads IDs from the arguments, or from standard input if there is one argument, -. No arguments: nil.
@@ -152,7 +172,7 @@ func (a *app) bulkRunCommand() *cobra.Command {
 		Short: "Carry a planned bulk out, or go on with it; exit code 6 if some rows were refused",
 		Args:  words("BULK"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if f.rate < 0 || f.limit < 0 {
+			if !(f.rate >= 0) || math.IsInf(f.rate, 0) || f.limit < 0 { // NaN is not above 0 either
 				return usage("--rate and --limit are positive numbers")
 			}
 			return a.bulkRun(cmd.Context(), args[0], f)

@@ -96,6 +96,7 @@ func (a *app) showBulk(ctx context.Context, pool *pgxpool.Pool, id intent.ID) er
 		{"by", clean(b.Actor)},
 		{"why", clean(b.Why)},
 		{"override", said(b.Override)},
+		{"merges", clean(string(b.Merge))},
 		{"chosen by", clean(string(b.Filter))},
 		{"planned", when(b.PlannedAt, at)},
 		{"last step", stepped},
@@ -117,6 +118,9 @@ func (a *app) bulkTables(v bulkView) error {
 		if err := g.print(); err != nil {
 			return err
 		}
+		if err := a.bulkChanges(v); err != nil {
+			return err
+		}
 	}
 	if len(v.Results) == 0 {
 		return nil
@@ -127,6 +131,20 @@ func (a *app) bulkTables(v bulkView) error {
 	}
 	g.wrap(3, a.width()-8-10-36)
 	return g.print()
+}
+
+// bulkChanges shows what becomes of the arguments, by the example of each group.
+func (a *app) bulkChanges(v bulkView) error {
+	for _, x := range v.Groups {
+		if x.Before == nil {
+			continue
+		}
+		if _, err := fmt.Fprintf(a.stdout, "\narguments of %s, which change for %d of %d\n  before  %s\n  after   %s\n",
+			x.Example, x.Changed, x.N, clean(string(x.Before)), clean(string(x.After))); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (a *app) bulkRows(ctx context.Context, pool *pgxpool.Pool, id intent.ID) error {

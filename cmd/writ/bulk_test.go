@@ -84,6 +84,13 @@ func TestBulk_refused(t *testing.T) {
 		{"bulk plan retry --kind no.such.kind --why " + missing, exitNotFound, "no intent matches"},
 		{"bulk run " + missing, exitNotFound, "no bulk"},
 		{"bulk run " + missing + " --rate -1", exitUsage, "positive"},
+		{"bulk run " + missing + " --rate NaN", exitUsage, "positive"},
+		{"bulk run " + missing + " --rate Inf", exitUsage, "positive"},
+		{"bulk plan cancel --all --merge {} --why " + missing, exitUsage, "retry alone"},
+		{"bulk plan retry --all --merge {} --why " + missing, exitUsage, "at least one member"},
+		{"bulk plan retry --all --merge { --why " + missing, exitUsage, "--merge"},
+		{"bulk plan retry - --merge - --why " + missing, exitUsage, "standard input"},
+		{"bulk plan retry --all --evidence - --merge - --why " + missing, exitUsage, "standard input"},
 		{"bulk abort " + missing + " --why " + missing, exitNotFound, "no bulk"},
 		{"bulk show " + missing, exitNotFound, "no bulk"},
 		{"bulk show " + missing + " --rows", exitNotFound, "no bulk"},
@@ -93,6 +100,26 @@ func TestBulk_refused(t *testing.T) {
 		{"audit --id 7", exitUsage, "not an id"},
 	} {
 		t.Run(c.args, func(t *testing.T) { s.writ(strings.Fields(c.args)...).want(t, c.code, c.says) })
+	}
+}
+
+// A patch changes the arguments of all: the plan shows before and after of an example of each group, and the log keeps both.
+func TestBulk_merge(t *testing.T) {
+	t.Parallel()
+	s := newSetup(t)
+	first := s.failed()
+	s.failed()
+	s.writ("bulk", "plan", "retry", "--status", "error", "--merge", `{"sender": "billing@example.com\u001b[2J"}`, "--why", because, "--actor", "ann@desk").golden(t, "bulk_merge")
+	bulk := s.planned("retry", "--status", "error", "--merge", `{"sender": "billing@example.com"}`)
+	if r := s.writ("bulk", "run", bulk).want(t, exitOK); !strings.Contains(r.stdout, "2 of 2 done") {
+		t.Errorf("run says %s", r.stdout)
+	}
+	const both = "SELECT evidence -> 'new_args' ->> 'sender' = 'billing@example.com' AND evidence -> 'old_args' ->> 'sender' IS NULL FROM writ.log WHERE intent_id = $1 AND event = 'retry'"
+	if !testkit.Value[bool](t, s.db, both, first) {
+		t.Error("the log does not have the arguments before and after")
+	}
+	if r := s.writ("timeline", first.String()).want(t, exitOK); !strings.Contains(r.stdout, "billing@example.com") {
+		t.Errorf("the timeline says %s", r.stdout)
 	}
 }
 

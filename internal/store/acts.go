@@ -47,6 +47,8 @@ type BulkGroup struct {
 	Kind, Status, FlagReason string
 	N, Moved, NeedOverride   int64
 	Example                  uuid.UUID
+	Changed                  int64           // rows whose arguments change
+	Before, After            json.RawMessage // arguments of the example, if they do
 }
 
 // BulkPreview says what a frozen set is made of.

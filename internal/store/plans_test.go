@@ -39,6 +39,7 @@ func TestPlans(t *testing.T) {
 		"StalePending":      "'2000-01-01', " + one + ", '60 s', 20000",
 		"Requeue":           id + ", '{0,0}'",
 		"Orphans":           "NULL, 1000",
+		"OrphanWindow":      "NULL, 10000, '2000-01-01', " + one,
 		"SettleOrphan":      one + ", 1, now(), '5 s', '10 s', now()",
 		"TakeProbe":         one + ", 1, 'test.plan.turn', '35 s'",
 		"ProbesDue":         "",

@@ -36,6 +36,7 @@ const (
 	CodeIllegal  = "WR003"
 	CodeOverride = "WR004"
 	CodeInvalid  = "WR005"
+	CodeCopy     = "WR006" // this database is a copy that nobody adopted
 )
 
 // Decide runs one of the four verbs and returns the new state and epoch.

@@ -30,6 +30,33 @@ func (s *Store) Resign(ctx context.Context, name string, holder uuid.UUID) error
 	return err
 }
 
+// DutiesDone returns when each duty that keeps count was last done.
+func (s *Store) DutiesDone(ctx context.Context) (map[string]time.Time, error) {
+	rows, err := s.db.Query(ctx, writsql.Statement("DutiesDone"))
+	if err != nil {
+		return nil, fmt.Errorf("read when duties were done: %w", Explain(err))
+	}
+	done := map[string]time.Time{}
+	var name string
+	var at time.Time
+	_, err = pgx.ForEachRow(rows, []any{&name, &at}, func() error {
+		done[name] = at
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read when duties were done: %w", Explain(err))
+	}
+	return done, nil
+}
+
+// DutyDone notes that a duty was done.
+func (s *Store) DutyDone(ctx context.Context, name string, at time.Time) error {
+	if _, err := s.db.Exec(ctx, writsql.Statement("DutyDone"), name, at); err != nil {
+		return fmt.Errorf("note that %s was done: %w", name, Explain(err))
+	}
+	return nil
+}
+
 // Observation is a look at the database's clock.
 type Observation struct {
 	At      time.Time // the database's clock
@@ -160,6 +187,41 @@ func (s *Store) Orphans(ctx context.Context, workers []uuid.UUID, limit int) ([]
 		return nil, fmt.Errorf("look for orphans: %w", err)
 	}
 	return found, nil
+}
+
+// Orphaned is a stretch of open rows in the order of run_at, looked at for attempts that have no living worker.
+type Orphaned struct {
+	More  bool   // the window was full: there may be more behind it
+	Last  Place  // of its last row, if so
+	Found []Hint // such attempts
+}
+
+// OrphanWindow looks at up to limit open rows after a place, for sending rows of the given workers that have no living
+// worker; nil: of any worker.
+func (s *Store) OrphanWindow(ctx context.Context, workers UUIDs, after Place, limit int) (o Orphaned, err error) {
+	err = s.transaction(ctx, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, writsql.Statement("OrphanWindow"), workers, limit, after.RunAt, after.ID)
+		if err != nil {
+			return err
+		}
+		var h Hint
+		var at time.Time
+		var orphan, last bool
+		_, err = pgx.ForEachRow(rows, []any{&at, &h.ID, &h.Epoch, &orphan, &last}, func() error {
+			if orphan {
+				o.Found = append(o.Found, h)
+			}
+			if last {
+				o.More, o.Last = true, Place{RunAt: at, ID: h.ID}
+			}
+			return nil
+		})
+		return err
+	})
+	if err != nil {
+		return o, fmt.Errorf("look for orphans: %w", err)
+	}
+	return o, nil
 }
 
 // Observed is how the database was seen, by its own clock.

@@ -157,8 +157,8 @@ func Unknown(err error) bool {
 	return true
 }
 
-// Down reports whether err says that the database cannot be reached or is starting, stopping or overloaded, so that the
-// same unit may be tried again later; other errors are about the statement and will come again.
+// Down reports whether err says that the database cannot be reached, is starting, stopping or overloaded, or is a copy that
+// nobody adopted, so that the same unit may be tried again later; other errors are about the statement and will come again.
 func Down(err error) bool {
 	var pgErr *pgconn.PgError
 	if !errors.As(err, &pgErr) {
@@ -168,7 +168,7 @@ func Down(err error) bool {
 	case "08", "53", "57", "58":
 		return true
 	}
-	return pgErr.Code == "40001" || pgErr.Code == "40P01" || pgErr.Code == "55P03" || pgErr.Code == "25006" ||
+	return pgErr.Code == CodeCopy || pgErr.Code == "40001" || pgErr.Code == "40P01" || pgErr.Code == "55P03" || pgErr.Code == "25006" ||
 		pgErr.SeverityUnlocalized == "FATAL"
 }
 

@@ -4,7 +4,7 @@
 -- One whose id was made here, this moment, so that nobody can have used it; one that is there all the same is an error. It
 -- saves the server's search for a conflict and its insertion in two steps. The lock test is the doorbell: see writ.ring in
 -- create.sql; written out here because this is the hottest statement of an application. It rings with the hint itself, for
--- workers that live in the relay's process.
+-- workers that live in the relay's process; only once a transaction, for rings that say different things are not taken for one.
 WITH o AS (
     INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op)
     VALUES (greatest($8::timestamptz, clock_timestamp()), $4::text, $1::uuid, 0, 'run')
@@ -12,7 +12,8 @@ WITH o AS (
 INSERT INTO writ.intents (id, tid, parent_id, kind, event, args, args_version, subjects, run_at, trace, meta)
 VALUES ($1::uuid, $2::uuid, $3::uuid, $4::text, 'requested', $5::jsonb, $6::int, $7::text[], coalesce($8::timestamptz, now()), $9::text, $10::jsonb)
 RETURNING id::text, CASE WHEN run_at > now() OR pg_try_advisory_xact_lock_shared(1465010516, 1) THEN ''
-    ELSE pg_notify('writ_outbox', id::text || ' ' || kind)::text END;
+    WHEN current_setting('writ.rung', true) = 'once' THEN pg_notify('writ_outbox', '')::text
+    ELSE pg_notify('writ_outbox', id::text || ' ' || kind)::text || left(set_config('writ.rung', 'once', true), 0) END;
 
 -- name: Create
 -- The same for an id that may exist: one row if it was created, none if it was there.
@@ -26,7 +27,8 @@ WITH i AS (
     SELECT greatest(run_at, clock_timestamp()), kind, id, 0, 'run' FROM i
 )
 SELECT id::text, CASE WHEN run_at > now() OR pg_try_advisory_xact_lock_shared(1465010516, 1) THEN ''
-    ELSE pg_notify('writ_outbox', id::text || ' ' || kind)::text END
+    WHEN current_setting('writ.rung', true) = 'once' THEN pg_notify('writ_outbox', '')::text
+    ELSE pg_notify('writ_outbox', id::text || ' ' || kind)::text || left(set_config('writ.rung', 'once', true), 0) END
 FROM i;
 
 -- name: CreateMany

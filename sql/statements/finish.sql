@@ -1,6 +1,7 @@
 -- Outcomes, written by the worker that holds the claim. The guard is the same everywhere: id, epoch, worker, sending. A flag
 -- does not void it: late truth counts until a verdict has moved the epoch. A statement that returns no row was refused, or
--- had been applied before its answer was lost; LateReport tells which.
+-- had been applied before its answer was lost; LateReport tells which. A copy that nobody adopted takes none of them
+-- (check_adopted raises).
 
 -- name: FinishSent
 -- One epoch; SKIP LOCKED as in Claim. $1 is sorted. By the index and not by where the claim left the rows, because only
@@ -8,12 +9,13 @@
 UPDATE writ.intents i SET state = 'sent', event = 'succeeded', finished_at = now(), flagged_at = NULL, flag_reason = NULL, probe_at = NULL
 WHERE i.ctid = ANY (ARRAY(
     SELECT c.ctid FROM writ.intents c WHERE c.id = ANY ($1::uuid[]) AND c.epoch = $2::int AND c.worker_id = $3 AND c.state = 'sending'
+      AND (SELECT writ.check_adopted())
     FOR NO KEY UPDATE SKIP LOCKED))
 RETURNING i.id;
 
 -- name: FinishSentWaiting
 UPDATE writ.intents i SET state = 'sent', event = 'succeeded', finished_at = now(), flagged_at = NULL, flag_reason = NULL, probe_at = NULL
-WHERE i.id = $1 AND i.epoch = $2 AND i.worker_id = $3 AND i.state = 'sending'
+WHERE i.id = $1 AND (SELECT writ.check_adopted()) AND i.epoch = $2 AND i.worker_id = $3 AND i.state = 'sending'
 RETURNING i.id;
 
 -- name: FinishRetried
@@ -21,7 +23,7 @@ RETURNING i.id;
 WITH u AS (
     UPDATE writ.intents i SET state = 'pending', event = 'retried', attempt = i.attempt - 1 + $6::int, run_at = now() + $4::interval,
         error = coalesce($5::text, i.error), requeues = 0, flagged_at = NULL, flag_reason = NULL, probe_at = NULL
-    WHERE i.id = $1 AND i.epoch = $2 AND i.worker_id = $3 AND i.state = 'sending'
+    WHERE i.id = $1 AND (SELECT writ.check_adopted()) AND i.epoch = $2 AND i.worker_id = $3 AND i.state = 'sending'
     RETURNING i.id, i.kind, i.epoch, i.attempt, i.run_at, i.waiting_on, i.started_at, i.attempt + 1 - $6::int AS begun
 ), o AS (
     INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op) SELECT run_at, kind, id, epoch, 'run' FROM u WHERE waiting_on = 0
@@ -35,7 +37,7 @@ SELECT id FROM u;
 WITH u AS (
     UPDATE writ.intents i SET state = 'error', event = 'failed', finished_at = now(), failed_at = now(), error = $4::text,
         flagged_at = NULL, flag_reason = NULL, probe_at = NULL
-    WHERE i.id = $1 AND i.epoch = $2 AND i.worker_id = $3 AND i.state = 'sending'
+    WHERE i.id = $1 AND (SELECT writ.check_adopted()) AND i.epoch = $2 AND i.worker_id = $3 AND i.state = 'sending'
     RETURNING i.id, i.epoch, i.attempt, i.started_at
 ), l AS (
     INSERT INTO writ.log (intent_id, epoch, event, actor, worker_id, why, evidence)
@@ -53,7 +55,7 @@ WITH u AS (
         probe_at = CASE WHEN $4::text = 'hook-failed' THEN NULL
             WHEN $6::boolean AND $4::text <> 'overdue' AND i.flag_reason IN ('overdue', 'unwritten') THEN now() -- the handler has returned: more can be told
             WHEN $6::boolean THEN coalesce(i.probe_at, now()) ELSE i.probe_at END
-    WHERE i.id = $1 AND i.epoch = $2 AND i.worker_id = $3 AND i.state = 'sending'
+    WHERE i.id = $1 AND (SELECT writ.check_adopted()) AND i.epoch = $2 AND i.worker_id = $3 AND i.state = 'sending'
     RETURNING i.id, i.kind, i.epoch, i.attempt, i.probe_at, i.started_at
 ), o AS (
     INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op) SELECT probe_at, kind, id, epoch, 'probe' FROM u WHERE probe_at = now()

@@ -21,8 +21,8 @@ WITH l AS MATERIALIZED (
         -- A quarantine notes the earliest start of an attempt that nobody knows of, if there was one.
         FROM writ.intents WHERE id = $1 AND started_at IS NOT NULL AND (event <> 'quarantined' OR attempt > 0)
         UNION ALL
-        SELECT (evidence ->> 'started_at')::timestamptz, CASE WHEN actor IN ('worker', 'reconciler') OR evidence ->> 'from' = 'sending' THEN epoch END,
-            CASE WHEN actor IN ('worker', 'reconciler') THEN (evidence ->> 'begun')::int END, worker_id
+        SELECT (evidence ->> 'started_at')::timestamptz, CASE WHEN actor IN ('worker', 'reconciler') OR event = 'flagged' OR evidence ->> 'from' = 'sending' THEN epoch END,
+            CASE WHEN actor IN ('worker', 'reconciler') OR event = 'flagged' THEN (evidence ->> 'begun')::int END, worker_id
         FROM l WHERE event IN ('retried', 'failed', 'flagged', 'happened', 'retry', 'give-up', 'cancel') AND evidence ->> 'started_at' IS NOT NULL) s
     GROUP BY started_at
 )
@@ -31,9 +31,6 @@ SELECT at, event, actor, coalesce(epoch, 0), coalesce(why, ''), coalesce(evidenc
     FROM writ.intents WHERE id = $1
     UNION ALL
     SELECT started_at, 1, 0, 'attempted', coalesce('worker ' || worker, 'worker'), epoch, coalesce('attempt ' || attempt, 'an attempt'), NULL, NULL FROM begun
-    UNION ALL
-    SELECT flagged_at, 2, 0, 'flagged', 'by hand', epoch, flag_reason, NULL, NULL
-    FROM writ.intents i WHERE id = $1 AND flagged_at IS NOT NULL AND NOT EXISTS (SELECT FROM l WHERE l.event = 'flagged' AND l.epoch = i.epoch OR l.event = 'quarantined')
     UNION ALL
     SELECT at, 2, id, event, CASE WHEN actor = 'worker' THEN coalesce('worker ' || worker_id, actor) ELSE actor END, epoch, why, evidence - '{begun,started_at}'::text[], db_user FROM l
     UNION ALL

@@ -7,6 +7,13 @@ ON CONFLICT (name) DO UPDATE SET holder = $2, renewed_at = clock_timestamp(), tt
 WHERE l.holder = $2 OR l.renewed_at + l.ttl < clock_timestamp()
 RETURNING true;
 
+-- name: DutiesDone
+SELECT name, done_at FROM writ.duties;
+
+-- name: DutyDone
+INSERT INTO writ.duties AS d (name, done_at) VALUES ($1, $2)
+ON CONFLICT (name) DO UPDATE SET done_at = greatest(d.done_at, $2);
+
 -- name: Resign
 DELETE FROM writ.leader WHERE name = $1 AND holder = $2;
 
@@ -33,10 +40,12 @@ WITH late AS MATERIALIZED (
 )
 SELECT run_at, id, kind, epoch, stale, n = $4::int FROM (
     SELECT w.run_at, w.id, w.kind, w.epoch, w.n,
-        w.state = 'pending' AND w.waiting_on = 0 AND (SELECT paused FROM deep) -> w.kind IS NULL
-        AND now() - w.run_at > $3::interval * (2 ^ least(w.requeues, 20)) * (1 + coalesce(((SELECT ready FROM deep) ->> w.kind)::bigint, 0) / 10000)
+        w.state = 'pending' AND w.waiting_on = 0
         AND (NOT (SELECT hints FROM late) OR (SELECT o.oid FROM writ.outbox o
-            WHERE o.intent_id = w.id AND o.op = 'run' AND o.epoch = w.epoch AND o.due_at <= now() + interval '1 min' LIMIT 1) IS NULL) AS stale
+            WHERE o.intent_id = w.id AND o.op = 'run' AND o.epoch = w.epoch AND o.due_at <= now() + interval '1 min' LIMIT 1) IS NULL)
+        -- Only of the few that are left: the arithmetic costs as much as the look-up.
+        AND (SELECT paused FROM deep) -> w.kind IS NULL
+        AND now() - w.run_at > $3::interval * (2 ^ least(w.requeues, 20)) * (1 + coalesce(((SELECT ready FROM deep) ->> w.kind)::bigint, 0) / 10000) AS stale
     FROM (
         SELECT run_at, id, kind, epoch, state, waiting_on, requeues, row_number() OVER (ORDER BY run_at, id) AS n FROM writ.intents
         WHERE finished_at IS NULL AND (run_at, id) > ($1::timestamptz, $2::uuid) AND run_at < now() - $3::interval AND (SELECT published FROM late)
@@ -80,6 +89,19 @@ WHERE i.finished_at IS NULL AND i.run_at <= now() AND i.state = 'sending' AND i.
   AND ($1::uuid[] IS NULL OR i.worker_id = ANY ($1::uuid[]))
   AND NOT EXISTS (SELECT FROM writ.workers w WHERE w.id = i.worker_id AND w.heartbeat_at + w.ttl > now())
 LIMIT $2::int;
+
+-- name: OrphanWindow
+-- The same of a window of $2 open rows in the order of run_at, from after ($3, $4) on: however many rows are open, one look
+-- costs the same. And the window's last row, if the window is full.
+SELECT run_at, id, epoch, orphan, n = $2::int FROM (
+    SELECT w.run_at, w.id, w.epoch, w.n,
+        w.state = 'sending' AND w.flagged_at IS NULL AND ($1::uuid[] IS NULL OR w.worker_id = ANY ($1::uuid[]))
+        AND (SELECT l.id FROM writ.workers l WHERE l.id = w.worker_id AND l.heartbeat_at + l.ttl > now()) IS NULL AS orphan
+    FROM (
+        SELECT run_at, id, epoch, state, flagged_at, worker_id, row_number() OVER (ORDER BY run_at, id) AS n FROM writ.intents
+        WHERE finished_at IS NULL AND (run_at, id) > ($3::timestamptz, $4::uuid) AND run_at <= now()
+        ORDER BY run_at, id LIMIT $2::int) w OFFSET 0) s
+WHERE orphan OR n = $2::int;
 
 -- name: SettleOrphan
 -- The worker of this attempt died. Manual and probed kinds: flagged, and the probe is asked. Idempotent ones: a not-done verdict at once, so

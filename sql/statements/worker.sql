@@ -73,7 +73,8 @@ FROM unnest($1::uuid[], $2::text[], $3::int[], $4::text[], $5::interval[], $6::t
 -- An error row whose recovery function is still owed, locked for the transaction that runs it.
 SELECT i.id, i.kind, i.epoch, i.attempt, i.generation, i.args, i.args_version, i.tid, i.parent_id, i.subjects, i.requested_at, i.trace, i.meta,
     coalesce(i.error, '')
-FROM writ.intents i WHERE i.id = $1 AND i.epoch = $2 AND i.kind = $3 AND i.state = 'error' AND i.probe_at IS NOT NULL FOR NO KEY UPDATE;
+FROM writ.intents i WHERE i.id = $1 AND i.epoch = $2 AND i.kind = $3 AND i.state = 'error' AND i.probe_at IS NOT NULL
+  AND (SELECT writ.check_adopted()) FOR NO KEY UPDATE;
 
 -- name: Recovered
 WITH u AS (UPDATE writ.intents SET probe_at = NULL WHERE id = $1 RETURNING id, epoch)

@@ -62,6 +62,17 @@ func (Writ) Fill(ctx context.Context, t Target, age Age, n int, args Args) error
 	return nil
 }
 
+// Freshen makes all hints due just now. Where many are overdue for long, a reconciler takes the relay for late, and does not
+// look for lost ones at all.
+func (Writ) Freshen(ctx context.Context, t Target) error {
+	for _, sql := range []string{"UPDATE writ.outbox SET due_at = clock_timestamp()", "VACUUM ANALYZE writ.outbox"} {
+		if _, err := t.Pool.Exec(ctx, sql); err != nil {
+			return fmt.Errorf("make the hints due now: %w", err)
+		}
+	}
+	return nil
+}
+
 // Outbox reports how many rows wait to be published, counting no further than limit.
 func (Writ) Outbox(ctx context.Context, t Target, limit int) (n int, err error) {
 	err = t.Pool.QueryRow(ctx, "SELECT count(*) FROM (SELECT FROM writ.outbox LIMIT $1) o", limit).Scan(&n)

@@ -51,6 +51,9 @@ func Tick(c contender.Writ) Workload {
 			if err := f.settle(ctx); err != nil {
 				return Sample{}, err
 			}
+			if err := c.Freshen(ctx, f.target); err != nil {
+				return Sample{}, err
+			}
 			return f.ticks(ctx)
 		},
 	}

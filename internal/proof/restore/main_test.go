@@ -1,13 +1,10 @@
 // Package restore is the drill of docs/operations.md, After a restore, as a test: a server is lost, and its backup of an
 // earlier moment is put in its place, though the outside world goes on from where it was. And the other drill: a dump that
 // is restored as a staging copy.
-//
-// The tests share a private server, which one of them replaces: they do not run side by side.
 package restore
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -16,29 +13,28 @@ import (
 	"github.com/writhq/writ/internal/devstack"
 )
 
-var stack *devstack.Stack
-
-func TestMain(m *testing.M) { os.Exit(run(m)) }
-
-func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "writ-restore-")
+// serve brings up servers for one test alone, which may lose them.
+func serve(t *testing.T) *devstack.Stack {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "writ-restore-") // not t.TempDir: the path of a socket must be short
 	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
+		t.Fatal(err)
 	}
-	defer os.RemoveAll(dir)
-	ctx := context.Background()
-	stack, err = devstack.Up(ctx, devstack.Options{Dir: filepath.Join(dir, "stack"), Log: os.Stderr, Mode: devstack.ModePrivate})
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer func() {
-		down, cancel := context.WithTimeout(ctx, 30*time.Second)
-		defer cancel()
-		if err := stack.Down(down); err != nil {
-			fmt.Fprintln(os.Stderr, err)
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
 		}
-	}()
-	return m.Run()
+	})
+	stack, err := devstack.Up(context.Background(), devstack.Options{Dir: filepath.Join(dir, "stack"), Log: os.Stderr, Mode: devstack.ModePrivate})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		if err := stack.Down(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	return stack
 }

@@ -27,19 +27,53 @@ type cast struct {
 // restored database does not know: what was pending is done, what was being done is finished, persons decide, intents are
 // created. The old workers even outlive the loss, with jobs in their hands.
 func TestRestore(t *testing.T) {
-	ctx := context.Background()
-	w := newWorld(t)
-	if err := stack.BackUpPostgres(ctx); err != nil {
+	t.Parallel()
+	t.Run("settled by persons", func(t *testing.T) {
+		t.Parallel()
+		var c cast
+		w := newWorld(t, persons)
+		held := w.lostAndAdopted(&c)
+		w.tooEarly(c.queued[0])
+		w.open("zombie") // what the old workers have in their hands is done now, and is too late to count
+		w.reported(slices.Concat(c.zombies, c.lateGhost))
+		happened, retried := w.settle(word)
+		t.Logf("%d held: %d had happened, %d had not", len(held), happened-len(c.errors), retried)
+		w.rest(&c, held)
+	})
+	t.Run("settled by probes", func(t *testing.T) {
+		t.Parallel()
+		var c cast
+		w := newWorld(t, probes)
+		held := w.lostAndAdopted(&c)
+		w.tooEarly(c.queued[0])
+		w.open(answering)
+		w.open("zombie")
+		w.reported(slices.Concat(c.zombies, c.lateGhost))
+		w.all("sent", held...) // by themselves: nobody decides anything
+		w.probed(held, c.untouched)
+		w.all("error", c.errors...) // nobody is asked about what is known, as far as this database knows it: a person looks
+		if happened, retried := w.settle(word); happened != len(c.errors) || retried != 0 {
+			t.Errorf("a person found %d done and %d not; want the %d errors done, and nothing else left", happened, retried, len(c.errors))
+		}
+		w.rest(&c, held)
+	})
+}
+
+// lostAndAdopted works on, loses the server, goes back to the point, puts what may have been run into quarantine and adopts
+// the database. It returns what the quarantine holds. New workers run then, beside those that are left.
+func (w *world) lostAndAdopted(c *cast) (held []intent.ID) {
+	t, ctx := w.t, context.Background()
+	t.Helper()
+	if err := w.stack.BackUpPostgres(ctx); err != nil {
 		t.Fatal(err)
 	}
 	w.db.Reset()
 	w.run(w.db, post, crawl, repeat)
-	// Its workers have not been deployed yet, or are gone: so it waits.
+	// Its workers have not been deployed yet, or are gone: so it waits. Nobody knows that it has a probe.
 	w.db.Run(t, "INSERT INTO writ.kinds (name, queue, class, timeout, settle) VALUES ($1, $1, 'manual', $2, $3)", fresh.Name, fresh.Timeout, fresh.Settle)
-	var c cast
-	since := w.beforeThePoint(&c)
-	w.afterThePoint(&c)
-	if err := stack.RestorePostgres(ctx, "noon"); err != nil {
+	since := w.beforeThePoint(c)
+	w.afterThePoint(c)
+	if err := w.stack.RestorePostgres(ctx, "noon"); err != nil {
 		t.Fatal(err)
 	}
 	w.db.Reset()
@@ -49,9 +83,10 @@ func TestRestore(t *testing.T) {
 	if err != nil || settings.Adopted || settings.Open {
 		t.Fatalf("the restored database: %+v, %v; want it closed", settings, err)
 	}
+	w.open("ghost") // old workers report to it what they have done: it takes nothing before it is adopted, and holds these, too
 	w.silent(2 * time.Second)
 	q, err := intent.Quarantine(ctx, w.db, since, word, nil)
-	held := slices.Concat(c.unknown, c.queued, c.untouched, c.running, c.returning, c.zombies, c.lateGhost)
+	held = slices.Concat(c.unknown, c.queued, c.untouched, c.running, c.returning, c.zombies, c.lateGhost)
 	want := intent.Quarantined{Flagged: int64(len(held)), Fenced: int64(len(c.later) + len(c.repeated)), Errors: int64(len(c.errors))}
 	if err != nil || q != want {
 		t.Fatalf("quarantined %+v, %v; want %+v", q, err, want)
@@ -61,16 +96,32 @@ func TestRestore(t *testing.T) {
 	if err := intent.Resume(ctx, w.db, "", word); err != nil { // it was paused at the point
 		t.Fatal(err)
 	}
-	w.run(w.db, post, crawl, repeat, fresh) // new workers, beside those that are left
-	w.tooEarly(c.queued[0])
-	w.open("zombie") // what the old workers have in their hands is done now, and is too late to count
-	w.reported(slices.Concat(c.zombies, c.lateGhost))
-	happened, retried := w.settle(word)
-	t.Logf("%d held: %d had happened, %d had not", len(held), happened-len(c.errors), retried)
+	w.run(w.db, post, crawl, repeat, fresh)
+	return held
+}
 
+// probed holds that each of these was settled by its probe's word alone, with evidence, and these of them by a «not done».
+func (w *world) probed(held, notDone []intent.ID) {
+	w.t.Helper()
+	const settled = `SELECT count(DISTINCT intent_id) FROM writ.log WHERE actor = 'probe' AND event = $2 AND why LIKE 'the ledger %' AND intent_id = ANY ($1)`
+	if n := testkit.Value[int](w.t, w.db, settled, held, "happened"); n != len(held)-len(notDone) {
+		w.t.Errorf("probes found %d done; want %d", n, len(held)-len(notDone))
+	}
+	if n := testkit.Value[int](w.t, w.db, settled, notDone, "retry"); n != len(notDone) {
+		w.t.Errorf("probes found %d not done; want %d", n, len(notDone))
+	}
+	const decided = `SELECT count(*) FROM writ.log WHERE actor <> 'probe' AND event IN ('happened', 'retry', 'give-up', 'cancel') AND intent_id = ANY ($1)`
+	if n := testkit.Value[int](w.t, w.db, decided, held); n != 0 {
+		w.t.Errorf("%d of them were decided by somebody else", n)
+	}
+}
+
+// rest waits until all that is due has come to its end, and holds that against the ledger.
+func (w *world) rest(c *cast, held []intent.ID) {
+	w.t.Helper()
 	w.all("sent", slices.Concat(held, c.sent, c.errors, c.repeated)...)
 	w.all("scheduled", c.later...)
-	w.check(&c, held)
+	w.check(c, held)
 }
 
 // beforeThePoint brings the cast where the database will remember it.
@@ -83,7 +134,7 @@ func (w *world) beforeThePoint(c *cast) (point time.Time) {
 	c.running = w.create(crawl, task{Before: "release"}, 6)
 	c.returning = w.create(crawl, task{After: "release"}, 4)
 	c.zombies = w.create(crawl, task{Before: "zombie"}, 3)
-	c.lateGhost = w.create(crawl, task{After: "zombie"}, 3)
+	c.lateGhost = w.create(crawl, task{After: "ghost"}, 3)
 	w.all("sent", c.sent...)
 	w.all("error", c.errors...)
 	w.all("ambiguous", c.unknown...)

@@ -15,14 +15,15 @@ import (
 // TestStagingCopy: a dump of production that is restored elsewhere starts closed and sends nothing, though all parts run on
 // it, and everything in it is due. Production goes on beside it.
 func TestStagingCopy(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
-	w := newWorld(t)
+	w := newWorld(t, persons)
 	due := w.create(post, task{}, 20)
 	name := w.db.Name + "_staging"
-	if err := stack.CopyDatabase(ctx, w.db.Name, name); err != nil {
+	if err := w.stack.CopyDatabase(ctx, w.db.Name, name); err != nil {
 		t.Fatal(err)
 	}
-	url := testkit.At(t, stack.DatabaseURL, name)
+	url := testkit.At(t, w.stack.DatabaseURL, name)
 	pool, err := pgxpool.New(ctx, url)
 	if err != nil {
 		t.Fatal(err)

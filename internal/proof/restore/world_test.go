@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/writhq/writ"
 	"github.com/writhq/writ/dispatch"
 	"github.com/writhq/writ/intent"
+	"github.com/writhq/writ/internal/devstack"
 	"github.com/writhq/writ/internal/proof"
 	"github.com/writhq/writ/internal/proof/ledger"
 	"github.com/writhq/writ/internal/testkit"
@@ -46,20 +48,36 @@ var (
 	fresh  = intent.Kind[task]{Name: "restore.effect.fresh", Timeout: 5 * time.Second, Settle: time.Second} // only new workers know it
 )
 
+// answering is the gate behind which the outside answers probes.
+const answering = "answering"
+
+// settler is who settles what nobody knows.
+type settler int
+
+// The settlers.
+const (
+	persons settler = iota // the kinds have no probe
+	probes                 // they have one, which asks the outside; all but the one that only new workers know have it all along
+)
+
 // world is a database, the outside, and the gates that handlers wait at.
 type world struct {
 	t       *testing.T
+	stack   *devstack.Stack
 	db      *testkit.DB
 	ledger  *ledger.Server
 	outside ledger.Client
+	settler settler
+	asked   atomic.Int64 // how often a probe was
 
 	mu    sync.Mutex
 	gates map[string]chan struct{}
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t *testing.T, s settler) *world {
 	t.Helper()
-	w := &world{t: t, db: testkit.DatabaseOn(t, stack.DatabaseURL), gates: map[string]chan struct{}{}}
+	stack := serve(t)
+	w := &world{t: t, stack: stack, db: testkit.DatabaseOn(t, stack.DatabaseURL), settler: s, gates: map[string]chan struct{}{}}
 	w.ledger, w.outside = proof.NewLedger(t, ledger.Config{Plan: ledger.Plan{}})
 	return w
 }
@@ -112,21 +130,52 @@ func (w *world) perform(ctx context.Context, job *workers.Job[task]) error {
 	return nil
 }
 
+func (w *world) handler() workers.Handler[task] {
+	h := workers.Handler[task]{Do: w.perform}
+	if w.settler == probes {
+		h.Probe = w.ask
+		h.Probing = workers.Probing{Timeout: 5 * time.Second, Backoff: intent.Backoff{Min: 100 * time.Millisecond, Max: time.Second}, Slots: 8, Most: 1000}
+	}
+	return h
+}
+
+// ask is the probe: it tells what the outside truly saw, once that answers.
+func (w *world) ask(ctx context.Context, a *workers.Attempt[task]) (workers.Answer, error) {
+	w.asked.Add(1)
+	select {
+	case <-w.gate(answering):
+	default:
+		return workers.Answer{Why: "the outside does not answer"}, nil
+	}
+	visits, err := w.outside.Visits(ctx, a.ID)
+	if err != nil {
+		return workers.Answer{}, err
+	}
+	for _, v := range visits {
+		if v.Recorded != nil {
+			return workers.Answer{Finding: workers.WasDone, Why: "the ledger has it", Evidence: v}, nil
+		}
+	}
+	return workers.Answer{Finding: workers.WasNotDone, Why: "the ledger does not have it"}, nil
+}
+
 // run runs all parts of Writ, with handlers of these kinds, until the test ends.
 func (w *world) run(db *testkit.DB, kinds ...intent.Kind[task]) {
 	w.t.Helper()
 	mux := workers.NewMux()
 	for _, k := range kinds {
-		workers.Handle(mux, k, workers.Handler[task]{Do: w.perform})
+		workers.Handle(mux, k, w.handler())
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- writ.Run(ctx, db.Pool, stack.AMQPURL, mux, writ.Config{
-			Log:        testkit.Log(w.t),
-			Workers:    workers.Config{Heartbeat: 200 * time.Millisecond, TTL: 2 * time.Second, Drain: time.Second},
-			Relay:      dispatch.Config{Poll: 50 * time.Millisecond},
-			Reconciler: reconciler.Config{Schedule: "@every 1s", WorkerTTL: 2 * time.Second},
+		ended <- writ.Run(ctx, db.Pool, w.stack.AMQPURL, mux, writ.Config{
+			Log:     testkit.Log(w.t),
+			Workers: workers.Config{Heartbeat: 200 * time.Millisecond, TTL: 2 * time.Second, Drain: time.Second},
+			Relay:   dispatch.Config{Poll: 50 * time.Millisecond},
+			Reconciler: reconciler.Config{
+				Schedule: "@every 1s", Schedules: map[reconciler.Duty]string{reconciler.Unasked: "@every 1s"}, WorkerTTL: 2 * time.Second,
+			},
 		})
 	}()
 	w.t.Cleanup(func() {
@@ -196,21 +245,24 @@ func (w *world) reached(ids ...intent.ID) {
 	})
 }
 
-// silent watches for a while that nobody calls the outside.
+// silent watches for a while that nobody calls the outside, nor asks it.
 func (w *world) silent(d time.Duration) {
 	w.t.Helper()
-	before := len(w.ledger.Visits())
+	before, asked := len(w.ledger.Visits()), w.asked.Load()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for end := time.Now().Add(d); time.Now().Before(end); <-tick.C {
 		if n := len(w.ledger.Visits()); n != before {
 			w.t.Fatalf("%d calls of the outside by a database that nobody adopted", n-before)
 		}
+		if n := w.asked.Load(); n != asked {
+			w.t.Fatalf("a probe was asked %d times by a database that nobody adopted", n-asked)
+		}
 	}
 }
 
-// settle decides intents by what the outside truly saw, as a person or a truthful probe does: nothing is retried before
-// the attempt that may be under way is over.
+// settle decides intents by what the outside truly saw, as a person does: nothing is retried before the attempt that may be
+// under way is over.
 func (w *world) settle(word intent.Word) (happened, retried int) {
 	w.t.Helper()
 	testkit.Until(w.t, soon, "all is settled", func() (bool, string) {
