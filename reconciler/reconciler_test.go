@@ -455,6 +455,8 @@ func TestNew_reportsAllFaults(t *testing.T) {
 func TestTick_cost(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
+	// An autovacuum that gives way to the VACUUM below leaves it too little to do, and that then leaves the index alone.
+	b.db.Run(t, "ALTER TABLE writ.intents SET (autovacuum_enabled = off)")
 	dead := []intent.ID{b.worker(time.Minute)}
 	b.insert(job.Name, 100, 0)
 	cost := func() int {
