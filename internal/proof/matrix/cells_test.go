@@ -186,6 +186,7 @@ var cells = []cell{
 	{"quarantine", "commit-answer-lost", "while paused", "held, and again", quarantining(answerLost)},
 	{"quarantine", "commit-answer-lost", "after a restore", "held twice, none run twice", restored(answerLost, quarantines)},
 	{"quarantine", "commit-answer-lost", "a verdict in it", "counts once, again refused, none run twice", restored(answerLost, "writ.retry")},
+	{"quarantine", "commit-answer-lost", "handed back before it", "held, not run again", handedBack},
 	{"quarantine", "commit-answer-lost", "its end", "ended, again refused, none run twice", restored(answerLost, resumes)},
 	{"quarantine", "commit-answer-lost", "the old worker's outcome", "one late report", restored(answerLost, reports)},
 }

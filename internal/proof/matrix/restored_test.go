@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/writhq/writ/intent"
+	"github.com/writhq/writ/internal/proof/wire"
 	"github.com/writhq/writ/internal/testkit"
 )
 
@@ -37,10 +38,7 @@ func restored(m moment, text string) scenario {
 		if testkit.Value[bool](t, w.db, "SELECT writ.is_open() OR fingerprint = writ.fingerprint() FROM writ.settings") {
 			t.Fatal("the restored database takes itself for the one that was adopted")
 		}
-		testkit.Until(t, soon, "the relay sees that it is a copy", func() (bool, string) {
-			err := relaying.Ready()
-			return err != nil && strings.Contains(err.Error(), "copy that nobody adopted"), fmt.Sprint(err)
-		})
+		w.awaitCopy(relaying)
 		r.take(order{Verb: quarantines}, nil)
 		r.take(order{Verb: pauses}, nil) // so that nothing is set going by the adoption
 		r.take(order{Verb: adopts}, nil)
@@ -52,6 +50,40 @@ func restored(m moment, text string) scenario {
 		w.awaitStatus(r.undone, "error")
 		r.finish()
 	}
+}
+
+// handedBack: a worker hands an intent back, is cut off, and does not hear that it was committed; another one does it; and the
+// database goes back to when the first one held it. Its word comes there, too, before the quarantine: now it is due only
+// later, and yet it was done.
+func handedBack(t *testing.T, w *world) {
+	relaying, _ := w.start(relay, w.straight)
+	w.start(worker, w.faulty)
+	id := w.create(manual, later)
+	testkit.Until(t, soon, "its handler is at work", func() (bool, string) { return len(w.ledger.of(started, id)) == 1, "it is not" })
+	w.remember()
+	w.start(worker, w.straight)
+	fired := w.pg.On(wire.Rule{At: answerLost.at(retries), Do: wire.Call(func() { w.pg.Refuse(); w.mq.Refuse() }, wire.Cut)})
+	w.ledger.release()
+	w.met(fired)
+	w.awaitStatus(id, "sent")
+	w.goBack()
+	w.awaitCopy(relaying)
+	w.pg.Accept()
+	w.awaitStatus(id, "scheduled")
+	w.mustDo(order{Verb: quarantines})
+	w.mustDo(order{Verb: adopts})
+	w.mq.Accept()
+	w.mustDo(order{ID: id, Verb: "happened", Seen: w.get(id).Position()})
+	w.restsAt(id, end{status: "sent", starts: 2, effects: 1, log: []string{"retried", "quarantined", "happened"}})
+}
+
+// awaitCopy waits until the relay knows that the database is another one.
+func (w *world) awaitCopy(relaying part) {
+	w.t.Helper()
+	testkit.Until(w.t, soon, "the relay sees that it is a copy", func() (bool, string) {
+		err := relaying.Ready()
+		return err != nil && strings.Contains(err.Error(), "copy that nobody adopted"), fmt.Sprint(err)
+	})
 }
 
 // restoration is the cast: what is in the hands of a worker at the point, and what waits then, to be done, to fail and to be repeated after

@@ -36,6 +36,7 @@ const (
 	lostSign = "unknown"  // the effect, then an error that says nothing
 	notDone  = "not-done" // no effect, and says so
 	stopped  = "stop"     // no effect, and trying again is of no use
+	later    = "later"    // at epoch 1 no effect, waits until the ledger lets it go on, and wants to be called later; then the effect
 	slowly   = "slowly"   // as a later word: the probe waits until the ledger lets it go on
 )
 
@@ -87,6 +88,10 @@ func perform(ctx context.Context, job *workers.Job[task], out recorder) error {
 		return workers.NotDone(errors.New("not this time"))
 	case stopped:
 		return workers.Stop(errors.New("never"))
+	case later:
+		if job.Epoch() == 1 {
+			return errors.Join(out.hold(ctx), workers.Snooze(3*time.Second))
+		}
 	}
 	if err := out.record(ctx, effected, e); err != nil {
 		return err

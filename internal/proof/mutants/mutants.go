@@ -242,17 +242,17 @@ var Mutants = []Mutant{
 	},
 	{
 		Name: "quarantine leaves pending rows", // though they may have been run in what is lost
-		Edits: []Edit{
-			{
-				File: "sql/quarantine.sql", Old: "AND (w.flagged OR w.class <> 'idempotent' AND (w.state = 'sending' OR i.run_at <= now()))\n        RETURNING i.id, i.kind, i.epoch, i.probe_at",
-				New: "AND (w.flagged OR w.class <> 'idempotent' AND w.state = 'sending')\n        RETURNING i.id, i.kind, i.epoch, i.probe_at",
-			},
-			{
-				File: "sql/quarantine.sql", Old: "AND NOT (w.flagged OR w.class <> 'idempotent' AND (w.state = 'sending' OR i.run_at <= now()))",
-				New: "AND NOT (w.flagged OR w.class <> 'idempotent' AND w.state = 'sending')",
-			},
-		},
+		Edits: []Edit{{
+			File: "sql/quarantine.sql", Old: "            i.state = 'sending' OR i.run_at <= now() OR EXISTS (", New: "            i.state = 'sending' OR EXISTS (",
+		}},
 		Catch: Catch{cells, "TestMatrix/quarantine/commit-cut/its-end"},
+	},
+	{
+		Name: "quarantine leaves what was handed back", // by a worker of before, since the restore
+		Edits: []Edit{{
+			File: "sql/quarantine.sql", Old: " AND l.at >= since) AS doubtful", New: " AND false) AS doubtful",
+		}},
+		Catch: Catch{cells, "TestMatrix/quarantine/commit-answer-lost/handed-back-before-it"},
 	},
 	{
 		Name: "quarantine leaves epochs", // what is run again gets an epoch that was used in what is lost
