@@ -31,7 +31,8 @@ const (
 	knownClaim  = "resolving[n]=="    // no claim without somebody who knows of it
 	lateReport  = "==applied"         // I10
 	oneReport   = "!(told)"           // I10
-	finalStays  = "state!=SENT"       // I4
+	finalStays  = "(state!=3)"        // I4: not out of SENT
+	lateTruth   = "said_not&"         // a late report contradicts a retry
 	missedRing  = "listening&&(due>0" // doorbell.pml
 	safetyFile  = "safety.pml"
 	restFile    = "liveness.pml"
@@ -40,13 +41,13 @@ const (
 
 // Rows is the table.
 var Rows = []Row{
-	{Name: "manual", File: safetyFile, Defines: []string{"KIND=MANUAL"}},
+	{Name: "manual", File: safetyFile, Defines: []string{"KIND=MANUAL", "LATE_TRUTH"}},
 	{Name: "manual, more verdicts", File: safetyFile, Defines: []string{"KIND=MANUAL", "MAX_EPOCH=5", "LOST=0", "GHOSTS=0", "CRASHES=0"}},
-	{Name: "probed", File: safetyFile, Defines: []string{"KIND=PROBED", "VERDICTS=1", "LOST=1", "GHOSTS=0"}},
+	{Name: "probed", File: safetyFile, Defines: []string{"KIND=PROBED", "VERDICTS=1", "LOST=1", "GHOSTS=0", "LATE_TRUTH"}},
 	{Name: "idempotent", File: safetyFile, Defines: []string{"KIND=IDEMPOTENT"}},
 	{Name: "two slots of one worker", File: safetyFile, Defines: []string{"KIND=MANUAL", "ONE_PROCESS=1"}},
 	{Name: "two slots, idempotent", File: safetyFile, Defines: []string{"KIND=IDEMPOTENT", "ONE_PROCESS=1"}},
-	{Name: "deaf handlers", File: safetyFile, Defines: []string{"KIND=MANUAL", "DEAF=1", "VERDICTS=1"}},
+	{Name: "deaf handlers", File: safetyFile, Defines: []string{"KIND=MANUAL", "DEAF=1", "VERDICTS=1", "LATE_TRUTH"}},
 	{Name: "deaf handlers, probed", File: safetyFile, Defines: []string{"KIND=PROBED", "DEAF=1", "VERDICTS=1", "LOST=0", "GHOSTS=0"}},
 	{Name: "restore", File: safetyFile, Defines: []string{"KIND=MANUAL", "RESTORES=1", "VERDICTS=1", "LOST=1", "GHOSTS=0", "CRASHES=0", "SNOOZES=0"}},
 	{Name: "restore, probed", File: safetyFile, Defines: []string{"KIND=PROBED", "RESTORES=1", "VERDICTS=0", "LOST=0", "GHOSTS=0", "SNOOZES=0"}},
@@ -103,6 +104,10 @@ var Rows = []Row{
 		Why: "between the probe's look and its answer the effect happens, and its worker dies",
 	},
 	{
+		Name: "late truth without settle", File: safetyFile, Defines: []string{"NO_SETTLE", "LATE_TRUTH"}, Violates: lateTruth,
+		Why: "a late report says done of what was tried again",
+	},
+	{
 		Name: "late report overwrites", File: safetyFile, Defines: []string{"LATE_OVERWRITES"}, Violates: finalStays,
 		Why: "a late outcome is written over the verdict",
 	},
@@ -111,15 +116,15 @@ var Rows = []Row{
 		Why: "the answer of its commit is lost, and it is told again",
 	},
 	{
-		Name: "no quarantine", File: safetyFile, Defines: []string{"NO_QUARANTINE", "RESTORES=1", "VERDICTS=0"}, Violates: oneStart,
-		Why: "what was done in the lost time is pending again, and is done again under the same epoch",
+		Name: "no quarantine", File: safetyFile, Defines: []string{"NO_QUARANTINE", "RESTORES=1", "VERDICTS=0"}, Violates: oneEffect,
+		Why: "what was done in the lost time is pending again, and is done again",
 	},
 	{
 		Name: "quarantine: pending", File: safetyFile, Defines: []string{"HOLD_NO_PENDING", "RESTORES=1", "VERDICTS=0"}, Violates: oneEffect,
 		Why: "what was done in the lost time is let go on",
 	},
 	{
-		Name: "quarantine: handed back", File: safetyFile, Defines: []string{"HOLD_NO_TOUCHED", "RESTORES=1", "VERDICTS=1", "GHOSTS=0", "CRASHES=0"}, Violates: oneEffect,
+		Name: "quarantine: handed back", File: safetyFile, Defines: []string{"HOLD_NO_TOUCHED", "RESTORES=1", "VERDICTS=1", "LOST=0", "GHOSTS=0", "CRASHES=0", "UNKNOWNS=0", "SNOOZES=0"}, Violates: oneEffect,
 		Why: "a worker of before hands it back between restore and quarantine, so it is due later; but it was done in the lost time",
 	},
 	{
@@ -127,11 +132,11 @@ var Rows = []Row{
 		Why: "what was begun in the lost time lands after the retry",
 	},
 	{
-		Name: "quarantine: no fence", File: safetyFile, Defines: []string{"NO_FENCE", "KIND=IDEMPOTENT", "RESTORES=1", "VERDICTS=0"}, Violates: oneStart,
+		Name: "quarantine: no fence", File: safetyFile, Defines: []string{"NO_FENCE", "KIND=IDEMPOTENT", "RESTORES=1", "VERDICTS=0", "LOST=0", "GHOSTS=0", "CRASHES=0"}, Violates: oneStart,
 		Why: "it is run again under an epoch that was used in the lost time",
 	},
 	{
-		Name: "restore: an error at once", File: safetyFile, Defines: []string{"NO_WAIT", "RESTORES=1", "GHOSTS=0", "CRASHES=0"}, Violates: oneEffect,
+		Name: "restore: an error at once", File: safetyFile, Defines: []string{"NO_WAIT", "KIND=PROBED", "RESTORES=1", "VERDICTS=1", "LOST=0", "GHOSTS=0", "CRASHES=0", "UNKNOWNS=0", "SNOOZES=0"}, Violates: oneEffect,
 		Why: "what was begun in the lost time lands after an error was tried again",
 	},
 	{

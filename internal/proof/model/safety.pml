@@ -108,10 +108,19 @@ bit returned = 0;         /* flag_reason: the holder itself has said that its ha
 byte effects = 0;
 byte started = 0;         /* bit e: a handler was started at epoch e */
 byte verdict_epoch = 0;   /* the epoch that the last verdict made */
-byte said_done = 0, said_not = 0; /* bit e: a verdict on the attempt of epoch e was happened, or retry */
+/* LATE_TRUTH looks whether a late report contradicts a verdict. Bit e: that on the attempt of epoch e was happened, or retry. */
+#ifdef LATE_TRUTH
+byte said_done = 0, said_not = 0;
+#define SAID_DONE said_done = said_done | (1 << epoch)
+#define SAID_NOT said_not = said_not | (1 << epoch)
+#else
+#define SAID_DONE skip
+#define SAID_NOT skip
+#endif
 bit back = 0;             /* RESTORES: the database has gone back */
 bit closed = 0;           /* and nobody has adopted it yet: nothing is claimed, and no probe is asked */
 bit touched = 0;          /* between the two a worker of before has written an outcome, and what is due is as it says */
+bit unfenced = 0;         /* an error's epoch was not raised */
 bit waited = 0;           /* and all that was begun before is over */
 bit held_back = 0;        /* the row is in quarantine: what it was may be any attempt, also one that is lost */
 bit undoable = 0;         /* ASYNC_CLAIM: the last commit was a claim that is not durable yet */
@@ -264,7 +273,7 @@ Starting: /* Pool.start: the answer is on its way */
 #if ONE_PROCESS || RESTORES
 		/* I3; with one slot a process it follows from the claim. An error's epoch is not raised by a quarantine, so what it is
 		 * tried again under may have been used in what is lost. */
-		assert(!(started & (1 << e)) || (back && e < LEAP));
+		assert(!(started & (1 << e)) || unfenced);
 		started = started | (1 << e);
 #endif
 		printf("slot %d: handler starts, epoch %d\n", n, e) }
@@ -330,8 +339,10 @@ Finishing: /* judge, then finisher.write, store.FinishOne: written again and aga
 #endif
 				told = 1; /* if it is not there: once, however often it is written */
 				/* With truthful people, and settle, no late truth contradicts a word on the effect: only a give-up, which is none. */
-				assert(back || KIND == IDEMPOTENT || outcome != DONE || !(said_not & (1 << e)));
-				assert(back || KIND == IDEMPOTENT || (outcome != NOT_DONE && outcome != STOP) || !(said_done & (1 << e)));
+#ifdef LATE_TRUTH
+				assert(KIND == IDEMPOTENT || outcome != DONE || !(said_not & (1 << e)));
+				assert(KIND == IDEMPOTENT || (outcome != NOT_DONE && outcome != STOP) || !(said_done & (1 << e)));
+#endif
 #ifdef LATE_OVERWRITES
 				if :: outcome == DONE -> to_end(SENT, 0) :: else fi;
 #endif
@@ -394,7 +405,7 @@ proctype Restore() {
 		printf("postgres: restored, %e at epoch %d\n", state, epoch) };
 #ifndef NO_QUARANTINE
 	atomic { true -> if
-		:: state != PENDING && state != SENDING
+		:: state != PENDING && state != SENDING -> unfenced = 1
 		:: (state == PENDING || state == SENDING) && !(flagged || (KIND != IDEMPOTENT && HOLDS_BACK)) ->
 #ifndef NO_FENCE
 			epoch = epoch + LEAP;
@@ -482,11 +493,11 @@ end:	do
 		printf("person: looks, sees %e, epoch %d, and %d effects outside\n", state, epoch, effects) };
 		atomic {
 			if
-			:: AS_SEEN && happened -> assert(effects > 0); if :: state == SENDING -> said_done = said_done | (1 << epoch) :: else fi;
+			:: AS_SEEN && happened -> assert(effects > 0); if :: state == SENDING -> SAID_DONE :: else fi;
 				to_end(SENT, BUMP); verdict_epoch = epoch;
 				printf("person: happened, epoch %d\n", epoch)
 			:: AS_SEEN && !happened && LOOKED_AFTER && MAY_RETRY -> /* retry_danger */
-				if :: state == SENDING -> said_not = said_not | (1 << epoch) :: else fi;
+				if :: state == SENDING -> SAID_NOT :: else fi;
 				to_pending(BUMP); attempt = 0; verdict_epoch = epoch; printf("person: retry, epoch %d\n", epoch)
 			:: AS_SEEN && state == SENDING -> to_end(ERROR, BUMP); gave_up = 1; verdict_epoch = epoch;
 				printf("person: give-up, epoch %d\n", epoch)
@@ -517,8 +528,8 @@ end:	do
 			:: state == SENDING && flagged && epoch == asked_epoch ->
 #endif
 				if
-				:: happened -> said_done = said_done | (1 << epoch); to_end(SENT, BUMP); verdict_epoch = epoch; printf("probe: happened\n")
-				:: !happened && asked_after && OUT && !SPENT -> said_not = said_not | (1 << epoch); to_pending(BUMP); verdict_epoch = epoch;
+				:: happened -> SAID_DONE; to_end(SENT, BUMP); verdict_epoch = epoch; printf("probe: happened\n")
+				:: !happened && asked_after && OUT && !SPENT -> SAID_NOT; to_pending(BUMP); verdict_epoch = epoch;
 					printf("probe: not done, retry\n")
 				:: !happened && asked_after && OUT && SPENT -> to_end(ERROR, BUMP); verdict_epoch = epoch; printf("probe: not done, spent\n")
 				:: else /* before deadline + settle a probe can only say done; unknown: asked again */
