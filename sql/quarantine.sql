@@ -38,7 +38,8 @@ END $$;
 -- The database has lost what happened since a moment, though the effects of it stand in the outside world. Every open
 -- row that may have been run by what is lost becomes sending, flagged, without a holder: pending would be claimed. All
 -- of them were open at that moment, so whatever is due by now may have been run; what is due later cannot, unless
--- somebody moved its time in the lost stretch. A kind declared idempotent may be run again, and is.
+-- somebody moved its time in the lost stretch, or a worker that is left from then has handed it back since: the log tells
+-- of that, and not of what another worker did after it. A kind declared idempotent may be run again, and is.
 --
 -- All open epochs are raised by 1000, beyond any that was used in the lost stretch: hints that are left in the broker and
 -- outcomes of workers that are left from then name epochs that no row will have again.
@@ -63,9 +64,13 @@ BEGIN
         RAISE EXCEPTION 'writ: work goes on here, so nothing can be put into quarantine' USING ERRCODE = 'WR003',
             HINT = 'Pause everything first: writ pause. A quarantine flags all open intents that are due: be sure that this is the database that went back in time.';
     END IF;
+    -- By itself, so that the next statement sees what those had written for whom it had to wait, in the log, too.
+    PERFORM FROM writ.intents i WHERE i.finished_at IS NULL FOR NO KEY UPDATE;
     WITH was AS MATERIALIZED (
         SELECT i.id, i.kind, i.state, i.epoch, i.flagged_at IS NOT NULL AS flagged, i.flag_reason, i.worker_id,
-            coalesce(k.class, 'manual') AS class, coalesce(k.timeout, interval '60 s') AS timeout
+            coalesce(k.class, 'manual') AS class, coalesce(k.timeout, interval '60 s') AS timeout,
+            i.state = 'sending' OR i.run_at <= now() OR EXISTS (SELECT FROM writ.log l
+                WHERE l.intent_id = i.id AND l.event = 'retried' AND l.at >= since) AS doubtful
         FROM writ.intents i LEFT JOIN writ.kinds k ON k.name = i.kind
         WHERE i.finished_at IS NULL FOR NO KEY UPDATE OF i
     ), held AS (
@@ -74,13 +79,13 @@ BEGIN
             flagged_at = coalesce(i.flagged_at, now()), flag_reason = CASE WHEN i.flag_reason = 'hook-failed' THEN i.flag_reason ELSE 'quarantined' END,
             probes = 0, requeues = 0, probe_at = CASE WHEN w.class = 'probed' AND i.flag_reason IS DISTINCT FROM 'hook-failed' THEN now() END
         FROM was w
-        WHERE i.id = w.id AND (w.flagged OR w.class <> 'idempotent' AND (w.state = 'sending' OR i.run_at <= now()))
+        WHERE i.id = w.id AND (w.flagged OR w.class <> 'idempotent' AND w.doubtful)
         RETURNING i.id, i.kind, i.epoch, i.probe_at
     ), raised AS (
         -- What is being sent has no holder either, and is settled by the reconciler as a dead worker's.
         UPDATE writ.intents i SET epoch = i.epoch + 1000, worker_id = NULL, requeues = 0
         FROM was w
-        WHERE i.id = w.id AND NOT (w.flagged OR w.class <> 'idempotent' AND (w.state = 'sending' OR i.run_at <= now()))
+        WHERE i.id = w.id AND NOT (w.flagged OR w.class <> 'idempotent' AND w.doubtful)
         RETURNING i.id, i.kind, i.epoch, i.state, i.run_at, i.waiting_on
     ), old_hints AS (
         DELETE FROM writ.outbox o USING was w WHERE o.intent_id = w.id

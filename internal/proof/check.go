@@ -120,6 +120,7 @@ var rules = []rule{
 	{"I4", deadForSure},
 	{"I5", notBeforeItsTime},
 	{"I6", notOnAGuess},
+	{"I6", heldInQuarantine},
 	{"I7", stateIsTrue},
 	{"I8", nothingOpen},
 	{"I10", outcomeKept},

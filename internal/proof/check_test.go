@@ -50,6 +50,15 @@ func legal() map[string]Evidence {
 			e.TTL, e.Log[0].Why = 3*time.Second, "worker-died"
 			e.Log[0].Evidence = fmt.Sprintf(`{"heartbeat_at": %q}`, e.Log[0].At.Add(-4*time.Second).Format(time.RFC3339Nano))
 		}),
+		"held in a quarantine": fabricate("manual").create().quarantine("quarantined").verdict("pending", "retry", "ann").hint().
+			attempt(ledger.Done, SaidDone).outcome("sent", "succeeded").rest(),
+		"held twice": fabricate("manual").create().quarantine("quarantined").quarantine("quarantined").verdict("pending", "retry", "ann").hint().
+			attempt(ledger.Done, SaidDone).outcome("sent", "succeeded").rest(),
+		"done, and held in a quarantine": fabricate("manual").create().attempt(ledger.Done, SaidDone).quarantine("quarantined").late(1).verdict("sent", "happened", "ann").rest(),
+		"idempotent, let go on":          fabricate("idempotent").create().quarantine(fenced).hint().attempt(ledger.Done, SaidDone).outcome("sent", "succeeded").rest(),
+		"not due, let go on": edit(fabricate("manual").create().quarantine(fenced).verdict("cancelled", "cancel", "ann").rest(), func(e *Evidence) {
+			e.Changes[1].RunAt = e.Changes[1].At.Add(time.Hour)
+		}),
 		"overslept": edit(twice(), func(e *Evidence) {
 			late := e.Changes[1].DeadlineAt.Add(settle + time.Second)
 			e.Visits[0].Recorded = &late
@@ -79,7 +88,7 @@ func TestCheck_legal(t *testing.T) {
 		}
 	}
 	r := Check(together(all...))
-	want := Report{Created: 18, Sent: 14, Error: 2, Cancelled: 1, Undecided: 1, Flagged: 11, Late: 1, Overslept: 1}
+	want := Report{Created: 23, Sent: 18, Error: 2, Cancelled: 2, Undecided: 1, Flagged: 14, Late: 2, Overslept: 1}
 	if diff := cmp.Diff(want, r); diff != "" {
 		t.Errorf("all together (-want +got):\n%s", diff)
 	}
@@ -172,6 +181,16 @@ func TestCheck_violations(t *testing.T) {
 		{"a manual kind retried for the dead", "retried by a person", func(e *Evidence) { e.Changes[3].Event = "retried" }, []string{"I3", "I6"}, "without a word"},
 		{"landed after settle", "overslept", func(e *Evidence) { e.Freezes = nil }, []string{"I6"}, "never frozen"},
 		{"the wrong process was frozen", "overslept", func(e *Evidence) { e.Freezes[0].PID++ }, []string{"I6"}, "never frozen"},
+
+		{"let go on, though it may have been run", "not due, let go on", func(e *Evidence) { e.Changes[1].RunAt = e.Changes[1].BeganAt }, []string{"I6"}, "may have been run"},
+		{"let go on from an attempt", "done, and held in a quarantine", func(e *Evidence) { e.Log[0].Event = fenced }, []string{"I6"}, "from sending"},
+		{"left pending in a quarantine", "not due, let go on", func(e *Evidence) { e.Log[0].Event = "quarantined" }, []string{"I6"}, "left as pending"},
+		{"a deadline that lies behind", "held in a quarantine", func(e *Evidence) { e.Changes[1].DeadlineAt = e.Changes[1].BeganAt.Add(-time.Second) }, []string{"I6"}, "nobody waits"},
+		{"a holder in a quarantine", "held in a quarantine", func(e *Evidence) { e.Changes[1].Worker = e.Runs[0].Worker }, []string{"I6"}, "held by worker"},
+		{"an epoch that was used", "held in a quarantine", func(e *Evidence) { e.Changes[1].Epoch, e.Changes[2].OldEpoch = 1, 1 }, []string{"I3", "I4", "I6"}, "beyond all"},
+		{"a quarantine that nobody made", "held in a quarantine", func(e *Evidence) { e.Log = e.Log[1:] }, []string{"I3", "I4"}, "quarantined at epoch 0 is not in the log"},
+		{"a leap that nobody made", "idempotent, let go on", func(e *Evidence) { e.Log = nil }, []string{"I3"}, "0 → 1000"},
+		{"a claim in the name of a quarantine", "idempotent, let go on", func(e *Evidence) { e.Changes[2].Event = "quarantined" }, []string{"I11", "I2", "I3", "I4", "I6"}, "quarantined"},
 
 		{"sent and never done", "sent", func(e *Evidence) { e.Visits = nil }, []string{"I7"}, "never done"},
 		{"error and done", "stopped", func(e *Evidence) { at := e.Visits[0].At; e.Visits[0].Recorded = &at }, []string{"I7"}, "and done 1"},

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/writhq/writ/fsm"
 	"github.com/writhq/writ/internal/proof/ledger"
 )
 
@@ -85,7 +86,9 @@ type Change struct {
 }
 
 // claims reports whether the change is a worker's claim.
-func (c Change) claims() bool { return c.To == "sending" && c.From != "sending" }
+func (c Change) claims() bool {
+	return c.To == string(fsm.Sending) && c.From != c.To && c.Event != string(fsm.Quarantined)
+}
 
 // moves reports whether the state changed.
 func (c Change) moves() bool { return c.Op == "UPDATE" && c.From != c.To }

@@ -145,6 +145,26 @@ func (f *fabric) verdict(state, event, actor string) *fabric {
 	return f
 }
 
+// quarantine is a person's, of all that is open: it holds the row, or only raises its epoch.
+func (f *fabric) quarantine(event string) *fabric {
+	old := f.row
+	f.row.Epoch += leap
+	f.row.Worker = uuid.Nil
+	if event != fenced {
+		f.row.State, f.row.Event, f.row.Flag = "sending", event, event
+		f.done = f.now.Add(time.Second + timeout)
+	}
+	f.change("UPDATE", old)
+	f.entry(old.Epoch, event, "ann", old.Worker)
+	return f
+}
+
+// late is a late report of the worker on an attempt that somebody else has settled.
+func (f *fabric) late(epoch int) *fabric {
+	f.entry(epoch, lateReport, "worker", f.worker)
+	return f
+}
+
 // snoozed hands the attempt back.
 func (f *fabric) snoozed() *fabric {
 	old := f.row

@@ -64,7 +64,8 @@ func told(acks []Ack) Answer {
 	return Refused
 }
 
-// epochsWithoutGap is the second half of I3: epochs rise by 1 without gaps, with each claim and each verdict but cancel.
+// epochsWithoutGap is the second half of I3: epochs rise by 1 without gaps, with each claim and each verdict but cancel; and by
+// 1000 in a quarantine, which the log tells of.
 func epochsWithoutGap(_ *court, s *story) (faults []fault) {
 	var before *Change
 	for i := range s.changes {
@@ -73,7 +74,7 @@ func epochsWithoutGap(_ *court, s *story) (faults []fault) {
 			faults = append(faults, faultf("it changes from %s at epoch %d, but was %s at %d", ch.From, ch.OldEpoch, before.To, before.Epoch))
 		}
 		before = ch
-		if ch.Op != "UPDATE" {
+		if ch.Op != "UPDATE" || ch.leaps() && s.quarantine(*ch) != nil {
 			continue
 		}
 		step := ch.Epoch - ch.OldEpoch
@@ -116,8 +117,11 @@ func onlyLegal(_ *court, s *story) (faults []fault) {
 
 func illegal(s *story, ch Change) []fault {
 	author := fsm.Engine
-	if byHand(ch.Event) {
+	switch {
+	case byHand(ch.Event):
 		author = fsm.Hand
+	case ch.Event == string(fsm.Quarantined):
+		author = fsm.Restore
 	}
 	t, ok := fsm.Find(fsm.State(ch.From), ch.OldFlag != "", fsm.State(ch.To), author)
 	if !ok || string(t.Event) != ch.Event {

@@ -14,7 +14,7 @@ import (
 
 // The rows and columns, in the order of the picture.
 var (
-	steps  = []string{"create", "relay", "claim", "run", "finish", "retry", "flag", "probe", "requeue", "verbs", "quarantine"}
+	steps  = []string{"create", "relay", "claim", "run", "finish", "retry", "flag", "probe", "requeue", "verbs", "late report", "bulk", "quarantine"}
 	faults = []string{"sigkill", "commit-cut", "commit-answer-lost", "broker-cut", "confirm-lost", "message-returned"}
 
 	titles = map[string]string{
@@ -31,11 +31,14 @@ type cell struct {
 	run         scenario
 }
 
+var hyphens = strings.NewReplacer(", ", "-", " ", "-", "'", "")
+
 func (c cell) name() string {
+	step := hyphens.Replace(c.step)
 	if c.at == "" {
-		return c.step + "/" + c.fault
+		return step + "/" + c.fault
 	}
-	return c.step + "/" + c.fault + "/" + strings.NewReplacer(", ", "-", " ", "-").Replace(c.at)
+	return step + "/" + c.fault + "/" + hyphens.Replace(c.at)
 }
 
 // sentOnce is how most cells end.
@@ -135,10 +138,57 @@ var cells = []cell{
 	{"verbs", "commit-answer-lost", "deciding", "counts once, again refused", deciding(answerLost)},
 	{"verbs", "commit-answer-lost", "recovery", "recovered once", recovering(answerLost)},
 
-	{"quarantine", "sigkill", "before COMMIT", "nothing held; held again", quarantining(killedBefore)},
-	{"quarantine", "sigkill", "after COMMIT", "held, and again", quarantining(killedAfter)},
-	{"quarantine", "commit-cut", "", "nothing held; held again", quarantining(cut)},
-	{"quarantine", "commit-answer-lost", "", "held, and again", quarantining(answerLost)},
+	{"late report", "sigkill", "it confirms, before COMMIT", "theirs counts, nothing is told", tooLate(killedBefore, "happened", "confirms")},
+	{"late report", "sigkill", "it confirms, after COMMIT", "theirs counts, one late report", tooLate(killedAfter, "happened", "confirms")},
+	{"late report", "sigkill", "it contradicts, before COMMIT", "theirs counts, nothing is told", tooLate(killedBefore, "give-up", "contradicts")},
+	{"late report", "sigkill", "it contradicts, after COMMIT", "theirs counts, one late report", tooLate(killedAfter, "give-up", "contradicts")},
+	{"late report", "sigkill", "a person in between, before COMMIT", "theirs counts, nothing is told", inBetween(killedBefore)},
+	{"late report", "sigkill", "a person in between, after COMMIT", "the worker's counts, theirs is refused", inBetween(killedAfter)},
+	{"late report", "commit-cut", "it confirms", "theirs counts, one late report", tooLate(cut, "happened", "confirms")},
+	{"late report", "commit-cut", "it contradicts", "theirs counts, one late report", tooLate(cut, "give-up", "contradicts")},
+	{"late report", "commit-cut", "a person in between", "theirs counts, one late report", inBetween(cut)},
+	{"late report", "commit-answer-lost", "it confirms", "theirs counts, one late report", tooLate(answerLost, "happened", "confirms")},
+	{"late report", "commit-answer-lost", "it contradicts", "theirs counts, one late report", tooLate(answerLost, "give-up", "contradicts")},
+	{"late report", "commit-answer-lost", "a person in between", "the worker's counts, theirs is refused", inBetween(answerLost)},
+
+	{"bulk", "sigkill", "planning, before COMMIT", "nothing frozen; planned again", planning(killedBefore)},
+	{"bulk", "sigkill", "planning, after COMMIT", "planned twice, each row decided once", planning(killedAfter)},
+	{"bulk", "sigkill", "in the middle, before COMMIT", "gone on with, each row decided once", inTheMiddle(killedBefore)},
+	{"bulk", "sigkill", "in the middle, after COMMIT", "gone on with, each row decided once", inTheMiddle(killedAfter)},
+	{"bulk", "sigkill", "aborted meanwhile, before COMMIT", "aborted without that step", abortedMeanwhile(killedBefore)},
+	{"bulk", "sigkill", "aborted meanwhile, after COMMIT", "aborted after that step", abortedMeanwhile(killedAfter)},
+	{"bulk", "sigkill", "the abort, before COMMIT", "aborted again", aborting(killedBefore)},
+	{"bulk", "sigkill", "the abort, after COMMIT", "aborted, again refused", aborting(killedAfter)},
+	{"bulk", "commit-cut", "planning", "nothing frozen; planned again", planning(cut)},
+	{"bulk", "commit-cut", "in the middle", "gone on with, each row decided once", inTheMiddle(cut)},
+	{"bulk", "commit-cut", "aborted meanwhile", "aborted without that step", abortedMeanwhile(cut)},
+	{"bulk", "commit-cut", "the abort", "aborted again", aborting(cut)},
+	{"bulk", "commit-answer-lost", "planning", "planned twice, each row decided once", planning(answerLost)},
+	{"bulk", "commit-answer-lost", "in the middle", "gone on with, each row decided once", inTheMiddle(answerLost)},
+	{"bulk", "commit-answer-lost", "aborted meanwhile", "aborted after that step", abortedMeanwhile(answerLost)},
+	{"bulk", "commit-answer-lost", "the abort", "aborted, again refused", aborting(answerLost)},
+
+	{"quarantine", "sigkill", "while paused, before COMMIT", "nothing held; held again", quarantining(killedBefore)},
+	{"quarantine", "sigkill", "while paused, after COMMIT", "held, and again", quarantining(killedAfter)},
+	{"quarantine", "sigkill", "after a restore, before COMMIT", "held again, none run twice", restored(killedBefore, quarantines)},
+	{"quarantine", "sigkill", "after a restore, after COMMIT", "held twice, none run twice", restored(killedAfter, quarantines)},
+	{"quarantine", "sigkill", "a verdict in it, before COMMIT", "decided again, none run twice", restored(killedBefore, "writ.retry")},
+	{"quarantine", "sigkill", "a verdict in it, after COMMIT", "counts once, again refused, none run twice", restored(killedAfter, "writ.retry")},
+	{"quarantine", "sigkill", "its end, before COMMIT", "ended again, none run twice", restored(killedBefore, resumes)},
+	{"quarantine", "sigkill", "its end, after COMMIT", "ended, again refused, none run twice", restored(killedAfter, resumes)},
+	{"quarantine", "sigkill", "the old worker's outcome, before COMMIT", "nothing is told, none run twice", restored(killedBefore, reports)},
+	{"quarantine", "sigkill", "the old worker's outcome, after COMMIT", "one late report", restored(killedAfter, reports)},
+	{"quarantine", "commit-cut", "while paused", "nothing held; held again", quarantining(cut)},
+	{"quarantine", "commit-cut", "after a restore", "held again, none run twice", restored(cut, quarantines)},
+	{"quarantine", "commit-cut", "a verdict in it", "decided again, none run twice", restored(cut, "writ.retry")},
+	{"quarantine", "commit-cut", "its end", "ended again, none run twice", restored(cut, resumes)},
+	{"quarantine", "commit-cut", "the old worker's outcome", "one late report", restored(cut, reports)},
+	{"quarantine", "commit-answer-lost", "while paused", "held, and again", quarantining(answerLost)},
+	{"quarantine", "commit-answer-lost", "after a restore", "held twice, none run twice", restored(answerLost, quarantines)},
+	{"quarantine", "commit-answer-lost", "a verdict in it", "counts once, again refused, none run twice", restored(answerLost, "writ.retry")},
+	{"quarantine", "commit-answer-lost", "handed back before it", "held, not run again", handedBack},
+	{"quarantine", "commit-answer-lost", "its end", "ended, again refused, none run twice", restored(answerLost, resumes)},
+	{"quarantine", "commit-answer-lost", "the old worker's outcome", "one late report", restored(answerLost, reports)},
 }
 
 // gap is a part of the table that does not apply, and why.
@@ -158,6 +208,8 @@ var gaps = []gap{
 	{"probe", faults[3:], "A probe's hint goes through the outbox, and so through the relay; where it is lost on its way the row knows when to ask."},
 	{"requeue", faults[3:], "The reconciler speaks to no broker; its hint goes through the outbox, and so through the relay."},
 	{"verbs", faults[3:], "A decision is one statement in Postgres; what it sets going goes through the outbox, and so through the relay."},
+	{"late report", faults[3:], "A late report is written to Postgres only, by the worker as by the probe."},
+	{"bulk", faults[3:], "A step is one statement in Postgres; what it sets going goes through the outbox, and so through the relay."},
 	{"quarantine", faults[3:], "A quarantine is one statement in Postgres, on a database in which nothing is published."},
 }
 

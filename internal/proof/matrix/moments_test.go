@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/writhq/writ/intent"
 	"github.com/writhq/writ/internal/proof/wire"
@@ -26,6 +27,7 @@ const (
 	recovers = "'recovered'"
 	takes    = "SET probe_at = now() + $4" // a worker takes an asking
 	verdicts = "writ.probed"
+	reports  = "'late-report'" // a worker's outcome that came too late
 )
 
 // moment is where a transaction is broken, and how.
@@ -33,6 +35,21 @@ type moment struct {
 	at      func(text string) wire.Matcher
 	kills   bool // the process, with SIGKILL; else only the connection is cut
 	applied bool // the transaction is committed when it breaks
+
+	nth       int    // of several such transactions; zero: the first
+	meanwhile func() // what others do before it breaks; may be nil
+}
+
+// rule breaks the transaction that is known by text; end is what ends a process that is to be killed.
+func (m moment) rule(text string, end func()) wire.Rule {
+	return wire.Rule{At: m.at(text), Nth: m.nth, Do: wire.Call(func() {
+		if m.meanwhile != nil {
+			m.meanwhile()
+		}
+		if m.kills {
+			end()
+		}
+	}, wire.Cut)}
 }
 
 // The moments of the columns that speak of Postgres.
@@ -63,15 +80,14 @@ func (w *world) strikeAt(role string, proxy *testkit.Proxy, rule wire.Rule, kill
 
 // strikeRule breaks the next transaction that is known by text, of whatever runs on faulty.
 func (w *world) strikeRule(m moment, text string) (fired <-chan struct{}) {
-	return w.pg.On(wire.Rule{At: m.at(text), Do: wire.Cut})
+	return w.pg.On(m.rule(text, nil))
 }
 
 // strikeOnce has a creator or a decider carry out an order, and breaks it at the moment.
 func (w *world) strikeOnce(role string, m moment, text string, o order) {
 	w.t.Helper()
-	rule := wire.Rule{At: m.at(text), Do: wire.Cut}
 	if !m.kills {
-		fired := w.pg.On(rule)
+		fired := w.pg.On(m.rule(text, nil))
 		if _, err := carryOut(context.Background(), role, w.faulty.Database, o); err == nil || errors.Is(err, intent.ErrConflict) {
 			w.t.Errorf("the %s was told %v, though its connection broke", role, err)
 		}
@@ -79,8 +95,7 @@ func (w *world) strikeOnce(role string, m moment, text string, o order) {
 		return
 	}
 	v := newVictim()
-	rule.Do = wire.Call(v.kill, rule.Do)
-	fired := w.pg.On(rule)
+	fired := w.pg.On(m.rule(text, v.kill))
 	v.is(w.spawn(role, w.faulty, o))
 	w.met(fired)
 }
@@ -95,3 +110,33 @@ func (w *world) again(role string, m moment) {
 
 // scenario is what a cell does in its world.
 type scenario func(t *testing.T, w *world)
+
+// overtake has somebody else act while a transaction is held at the moment, and returns when they wait for its locks, or, if it is
+// committed, when they are done. Both are known by a text in their statements. It is called by the proxy's goroutine.
+func (w *world) overtake(m moment, held, waiting string, act func()) {
+	if m.applied {
+		act()
+		return
+	}
+	// Its statements are on their way to the server, which may not have carried them out yet.
+	w.awaitBackend(held, "state <> 'idle' AND wait_event = 'ClientRead'")
+	go act()
+	w.awaitBackend(waiting, "wait_event_type = 'Lock'")
+}
+
+// awaitBackend waits for a session whose statement holds text, and that is as the condition says.
+func (w *world) awaitBackend(text, condition string) {
+	late := time.Now().Add(soon)
+	for tick := time.NewTicker(5 * time.Millisecond); time.Now().Before(late); <-tick.C {
+		var yes bool
+		err := w.db.QueryRow(context.Background(), `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database()
+			AND position($1 IN query) > 0 AND pid <> pg_backend_pid() AND `+condition+")", text).Scan(&yes)
+		if err != nil {
+			w.t.Error(err)
+		}
+		if err != nil || yes {
+			return
+		}
+	}
+	w.t.Errorf("no session with %s came within %v to where %s", text, soon, condition)
+}

@@ -60,7 +60,7 @@ func overtaken(m moment) scenario {
 		w.met(fired)
 		testkit.Until(t, soon, "a late report", func() (bool, string) { e := w.events(id); return len(e) == 3, fmt.Sprint(e) })
 		late := found
-		late.log = append(late.log[:2:2], "late-report")
+		late.log, late.late = append(late.log[:2:2], "late-report"), "confirms"
 		w.restsAt(id, late)
 	}
 }

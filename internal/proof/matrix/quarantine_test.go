@@ -9,22 +9,18 @@ import (
 	"github.com/writhq/writ/internal/testkit"
 )
 
-// quarantines is the verb in an order, and the text of its statement.
-const quarantines = "writ.quarantine"
-
 // quarantining: a quarantine breaks; the person cannot know whether it was made, and makes it again. What is being done,
 // what waits and what is flagged are held, by the old epochs nothing is done any more, and nothing is held in part.
 func quarantining(m moment) scenario {
 	return func(t *testing.T, w *world) {
 		ctx := context.Background()
-		person := intent.Word{Actor: "ann", Why: "restored from the backup"}
 		w.start(relay, w.straight)
 		w.start(worker, w.straight)
 		unsure := w.create(manual, lostSign)
 		w.awaitStatus(unsure, "ambiguous")
 		busy := w.create(manual, hold)
 		w.awaitEffect(busy, 1)
-		if err := intent.Pause(ctx, w.db, "", person); err != nil {
+		if err := intent.Pause(ctx, w.db, "", ann); err != nil {
 			t.Fatal(err)
 		}
 		waits := w.create(manual, done)
@@ -37,7 +33,7 @@ func quarantining(m moment) scenario {
 		if _, err := carryOut(ctx, decider, w.straight.Database, order{Verb: quarantines}); err != nil {
 			t.Errorf("made again: %v", err)
 		}
-		if err := intent.Resume(ctx, w.db, "", person); err != nil {
+		if err := intent.Resume(ctx, w.db, "", ann); err != nil {
 			t.Fatal(err)
 		}
 		_, err := carryOut(ctx, decider, w.straight.Database, order{Verb: quarantines})
@@ -51,7 +47,7 @@ func quarantining(m moment) scenario {
 		}
 		w.restAt(map[intent.ID]end{
 			unsure: {status: "ambiguous", starts: 1, effects: 1, log: append([]string{"flagged"}, log...)},
-			busy:   {status: "ambiguous", starts: 1, effects: 1, log: append(log, "late-report")},
+			busy:   {status: "ambiguous", starts: 1, effects: 1, log: append(log, "late-report"), late: "neither"},
 			waits:  {status: "ambiguous", log: log},
 		})
 	}

@@ -36,6 +36,7 @@ const (
 	lostSign = "unknown"  // the effect, then an error that says nothing
 	notDone  = "not-done" // no effect, and says so
 	stopped  = "stop"     // no effect, and trying again is of no use
+	later    = "later"    // at epoch 1 no effect, waits until the ledger lets it go on, and wants to be called later; then the effect
 	slowly   = "slowly"   // as a later word: the probe waits until the ledger lets it go on
 )
 
@@ -87,6 +88,10 @@ func perform(ctx context.Context, job *workers.Job[task], out recorder) error {
 		return workers.NotDone(errors.New("not this time"))
 	case stopped:
 		return workers.Stop(errors.New("never"))
+	case later:
+		if job.Epoch() == 1 {
+			return errors.Join(out.hold(ctx), workers.Snooze(3*time.Second))
+		}
 	}
 	if err := out.record(ctx, effected, e); err != nil {
 		return err
@@ -178,12 +183,14 @@ func newPart(role string, s servers, ttl time.Duration, log *slog.Logger) (p par
 	return p, closeAll, nil
 }
 
-// order is what a creator creates, or what a person decides.
+// order is what a creator creates, or what a person does: one of the four verbs, or one of [acts].
 type order struct {
-	ID     intent.ID       `json:"id"`
+	ID     intent.ID       `json:"id"` // of the intent, or of the bulk
 	Script []string        `json:"script"`
 	Verb   string          `json:"verb"`
 	Seen   intent.Position `json:"seen"`
+	IDs    []intent.ID     `json:"ids"`   // of a bulk that is planned
+	Steps  int             `json:"steps"` // of a bulk that is carried out; zero: all
 }
 
 // carryOut does one thing on one connection and reports whether it found it done before.
@@ -201,9 +208,8 @@ func carryOut(ctx context.Context, role, database string, o order) (before bool,
 		})
 		return created.Existed, err
 	}
-	if o.Verb == quarantines {
-		_, err := intent.Quarantine(ctx, conn, time.Now().Add(-time.Minute), intent.Word{Actor: "ann", Why: "restored from the backup"}, nil)
-		return false, err
+	if act, ok := acts[o.Verb]; ok {
+		return false, act(ctx, conn, o)
 	}
 	verb := verbs[o.Verb].do
 	_, err = verb(ctx, conn, intent.Verdict{

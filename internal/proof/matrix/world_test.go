@@ -94,8 +94,8 @@ func (w *world) messages() int {
 	return q.Messages
 }
 
-// start runs a part in this process until stop, and returns when it is ready.
-func (w *world) start(role string, s servers) {
+// start runs a part in this process until stop, and returns it, and what stops it alone, when it is ready.
+func (w *world) start(role string, s servers) (p part, stop func()) {
 	w.t.Helper()
 	p, closeAll, err := newPart(role, s, patient, testkit.Log(w.t))
 	if err != nil {
@@ -104,7 +104,7 @@ func (w *world) start(role string, s servers) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- p.Run(ctx) }()
-	w.onStop(func() {
+	stop = w.onStop(func() {
 		cancel()
 		if err := <-ended; err != nil {
 			w.t.Errorf("%s: Run: %v", role, err)
@@ -115,12 +115,14 @@ func (w *world) start(role string, s servers) {
 		err := p.Ready()
 		return err == nil, fmt.Sprint(err)
 	})
+	return p, stop
 }
 
-func (w *world) onStop(stop func()) {
-	stop = sync.OnceFunc(stop)
-	w.stops = append(w.stops, stop)
-	w.t.Cleanup(func() { w.ledger.release(); stop() })
+func (w *world) onStop(stop func()) (once func()) {
+	once = sync.OnceFunc(stop)
+	w.stops = append(w.stops, once)
+	w.t.Cleanup(func() { w.ledger.release(); once() })
+	return once
 }
 
 // stop ends all parts and waits for what they run.
@@ -182,6 +184,18 @@ func (p *process) kill() {
 	_ = p.Process.Kill()
 	<-p.ended
 }
+
+// endInOrder has it end by itself when the world stops, unless it was killed before.
+func (w *world) endInOrder(p *process) {
+	w.onStop(func() {
+		_ = p.Process.Signal(syscall.SIGTERM)
+		<-p.ended
+	})
+}
+
+// freeze stops it as a machine does that is suspended; thaw lets it go on where it was.
+func (p *process) freeze() { _ = p.Process.Signal(syscall.SIGSTOP) }
+func (p *process) thaw()   { _ = p.Process.Signal(syscall.SIGCONT) }
 
 // victim is what a rule kills, once it lives.
 type victim struct {

@@ -30,6 +30,9 @@ const (
 	ownAttempt  = "epoch==e)"         // an outcome is written to its own attempt
 	knownClaim  = "resolving[n]=="    // no claim without somebody who knows of it
 	lateReport  = "==applied"         // I10
+	oneReport   = "!(told)"           // I10
+	finalStays  = "(state!=3)"        // I4: not out of SENT
+	lateTruth   = "said_not&"         // a late report contradicts a retry
 	missedRing  = "listening&&(due>0" // doorbell.pml
 	safetyFile  = "safety.pml"
 	restFile    = "liveness.pml"
@@ -38,12 +41,18 @@ const (
 
 // Rows is the table.
 var Rows = []Row{
-	{Name: "manual", File: safetyFile, Defines: []string{"KIND=MANUAL"}},
+	{Name: "manual", File: safetyFile, Defines: []string{"KIND=MANUAL", "LATE_TRUTH"}},
 	{Name: "manual, more verdicts", File: safetyFile, Defines: []string{"KIND=MANUAL", "MAX_EPOCH=5", "LOST=0", "GHOSTS=0", "CRASHES=0"}},
-	{Name: "probed", File: safetyFile, Defines: []string{"KIND=PROBED", "VERDICTS=1", "LOST=1", "GHOSTS=0"}},
+	{Name: "probed", File: safetyFile, Defines: []string{"KIND=PROBED", "VERDICTS=1", "LOST=1", "GHOSTS=0", "LATE_TRUTH"}},
 	{Name: "idempotent", File: safetyFile, Defines: []string{"KIND=IDEMPOTENT"}},
 	{Name: "two slots of one worker", File: safetyFile, Defines: []string{"KIND=MANUAL", "ONE_PROCESS=1"}},
 	{Name: "two slots, idempotent", File: safetyFile, Defines: []string{"KIND=IDEMPOTENT", "ONE_PROCESS=1"}},
+	{Name: "deaf handlers", File: safetyFile, Defines: []string{"KIND=MANUAL", "DEAF=1", "VERDICTS=1", "LATE_TRUTH"}},
+	{Name: "deaf handlers, probed", File: safetyFile, Defines: []string{"KIND=PROBED", "DEAF=1", "VERDICTS=1", "LOST=0", "GHOSTS=0"}},
+	{Name: "restore", File: safetyFile, Defines: []string{"KIND=MANUAL", "RESTORES=1", "VERDICTS=1", "LOST=1", "GHOSTS=0", "CRASHES=0", "SNOOZES=0"}},
+	{Name: "restore, probed", File: safetyFile, Defines: []string{"KIND=PROBED", "RESTORES=1", "VERDICTS=0", "LOST=0", "GHOSTS=0", "SNOOZES=0"}},
+	{Name: "restore, idempotent", File: safetyFile, Defines: []string{"KIND=IDEMPOTENT", "RESTORES=1", "VERDICTS=0", "LOST=1", "GHOSTS=0", "CRASHES=0", "SNOOZES=0"}},
+	{Name: "restore, two slots", File: safetyFile, Defines: []string{"KIND=MANUAL", "ONE_PROCESS=1", "RESTORES=1", "VERDICTS=1", "LOST=1", "GHOSTS=0", "UNKNOWNS=0", "SNOOZES=0"}},
 	{Name: "rest: lost hints", File: restFile, Defines: []string{"DROPS=1", "DOUBLES=1", "SNOOZES=1", "PUTBACKS=1", "UNKNOWNS=1", "VERDICTS=1"}},
 	{Name: "rest: deaths", File: restFile, Defines: []string{"CRASHES=2", "LOST=1", "ZOMBIES=1"}},
 	{Name: "rest: lost answers", File: restFile, Defines: []string{"LOST=1", "GHOSTS=1", "LAPSES=1", "SNOOZES=1", "DROPS=1"}},
@@ -81,6 +90,54 @@ var Rows = []Row{
 	{
 		Name: "verdict keeps epoch", File: safetyFile, Defines: []string{"VERDICT_KEEPS_EPOCH"}, Violates: lateReport,
 		Why: "an outcome after the verdict is taken for applied, and no late report is kept",
+	},
+	{
+		Name: "no holder condition", File: safetyFile, Defines: []string{"NO_HOLDER", "DEAF=1"}, Violates: oneEffect,
+		Why: "a handler that ignores its deadline has its effect after the retry",
+	},
+	{
+		Name: "no holder, probed", File: safetyFile, Defines: []string{"NO_HOLDER", "DEAF=1", "KIND=PROBED", "VERDICTS=0"}, Violates: oneEffect,
+		Why: "and after its probe's not done",
+	},
+	{
+		Name: "holder at the answer", File: safetyFile, Defines: []string{"HOLDER_AT_ANSWER", "DEAF=1", "KIND=PROBED", "VERDICTS=0"}, Violates: oneEffect,
+		Why: "between the probe's look and its answer the effect happens, and its worker dies",
+	},
+	{
+		Name: "late truth without settle", File: safetyFile, Defines: []string{"NO_SETTLE", "LATE_TRUTH"}, Violates: lateTruth,
+		Why: "a late report says done of what was tried again",
+	},
+	{
+		Name: "late report overwrites", File: safetyFile, Defines: []string{"LATE_OVERWRITES"}, Violates: finalStays,
+		Why: "a late outcome is written over the verdict",
+	},
+	{
+		Name: "late report twice", File: safetyFile, Defines: []string{"REPORT_TWICE"}, Violates: oneReport,
+		Why: "the answer of its commit is lost, and it is told again",
+	},
+	{
+		Name: "no quarantine", File: safetyFile, Defines: []string{"NO_QUARANTINE", "RESTORES=1", "VERDICTS=0"}, Violates: oneStart,
+		Why: "what was done in the lost time is pending again, and is done again under the same epoch",
+	},
+	{
+		Name: "quarantine: pending", File: safetyFile, Defines: []string{"HOLD_NO_PENDING", "RESTORES=1", "VERDICTS=0"}, Violates: oneEffect,
+		Why: "what was done in the lost time is let go on",
+	},
+	{
+		Name: "quarantine: handed back", File: safetyFile, Defines: []string{"HOLD_NO_TOUCHED", "RESTORES=1", "VERDICTS=1", "LOST=0", "GHOSTS=0", "CRASHES=0", "UNKNOWNS=0", "SNOOZES=0"}, Violates: oneEffect,
+		Why: "a worker of before hands it back between restore and quarantine, so it is due later; but it was done in the lost time",
+	},
+	{
+		Name: "quarantine: no deadline", File: safetyFile, Defines: []string{"HOLD_NO_DEADLINE", "RESTORES=1", "VERDICTS=1"}, Violates: oneEffect,
+		Why: "what was begun in the lost time lands after the retry",
+	},
+	{
+		Name: "quarantine: no fence", File: safetyFile, Defines: []string{"NO_FENCE", "KIND=IDEMPOTENT", "RESTORES=1", "VERDICTS=0", "LOST=0", "GHOSTS=0", "CRASHES=0"}, Violates: oneStart,
+		Why: "it is run again under an epoch that was used in the lost time",
+	},
+	{
+		Name: "restore: an error at once", File: safetyFile, Defines: []string{"NO_WAIT", "KIND=PROBED", "RESTORES=1", "VERDICTS=1", "LOST=0", "GHOSTS=0", "CRASHES=0", "UNKNOWNS=0", "SNOOZES=0"}, Violates: oneEffect,
+		Why: "what was begun in the lost time lands after an error was tried again",
 	},
 	{
 		Name: "deadline from start", File: safetyFile, Defines: []string{"DEADLINE_FROM_START"}, Violates: oneEffect,

@@ -25,6 +25,7 @@ type Catch struct {
 // The packages that catch.
 const (
 	here     = "./internal/proof/mutants"
+	cells    = "./internal/proof/matrix"
 	dispatch = "./dispatch"
 	pool     = "./workers"
 	broker   = "./internal/rabbit"
@@ -194,5 +195,88 @@ var Mutants = []Mutant{
 			File: "sql/probe.sql", Old: "    IF i.state <> 'sending' OR i.epoch <> seen_epoch OR", New: "    IF i.state <> 'sending' AND i.epoch <> seen_epoch AND",
 		}},
 		Catch: Catch{pool, "TestProbe_person"},
+	},
+	{
+		Name: "late report overwrites a verdict", // it was done, so it is sent, whatever a person has decided
+		Edits: []Edit{{
+			File: "sql/statements/finish.sql", Old: "), report AS (",
+			New: "), word AS (\n    UPDATE writ.intents SET state = 'sent' WHERE id = $1 AND state = 'error' AND $4::text = 'succeeded'\n), report AS (",
+		}},
+		Catch: Catch{cells, "TestMatrix/late-report/commit-cut/it-contradicts"},
+	},
+	{
+		Name: "late report not kept",
+		Edits: []Edit{{
+			File: "sql/statements/finish.sql", Old: "    WHERE NOT EXISTS (SELECT FROM applied) AND NOT EXISTS (", New: "    WHERE false AND NOT EXISTS (",
+		}},
+		Catch: Catch{cells, "TestMatrix/late-report/commit-cut/it-confirms"},
+	},
+	{
+		Name: "late report told twice", // after the answer of its commit was lost
+		Edits: []Edit{{
+			File: "sql/statements/finish.sql", Old: "AND l.worker_id = $3 AND l.event = 'late-report'", New: "AND l.worker_id = $3 AND false",
+		}},
+		Catch: Catch{cells, "TestMatrix/late-report/commit-answer-lost/it-confirms"},
+	},
+	{
+		Name: "bulk beyond its plan",
+		Edits: []Edit{{
+			File: "sql/bulk.sql", Old: "WHERE t.bulk_id = b.id AND t.at IS NULL", New: "WHERE t.at IS NULL",
+		}},
+		Catch: Catch{cells, "TestMatrix/bulk/commit-cut/in-the-middle"},
+	},
+	{
+		Name: "bulk on what stands now", // not on what was seen when it was planned
+		Edits: []Edit{{
+			File: "sql/bulk.sql", Old: "target, r.state, r.epoch,",
+			New: "target, (SELECT i.state FROM writ.intents i WHERE i.id = r.intent_id), (SELECT i.epoch FROM writ.intents i WHERE i.id = r.intent_id),",
+		}},
+		Catch: Catch{cells, "TestMatrix/bulk/commit-answer-lost/in-the-middle"},
+	},
+	{
+		Name: "bulk ignores its abort", // a runner that has not heard of it decides on
+		Edits: []Edit{{
+			File: "sql/bulk.sql", Old: "OR b.aborted_at IS NOT NULL OR b.next_at", New: "OR b.next_at",
+		}},
+		Catch: Catch{cells, "TestMatrix/bulk/commit-cut/the-abort"},
+	},
+	{
+		Name: "quarantine leaves pending rows", // though they may have been run in what is lost
+		Edits: []Edit{{
+			File: "sql/quarantine.sql", Old: "            i.state = 'sending' OR i.run_at <= now() OR EXISTS (", New: "            i.state = 'sending' OR EXISTS (",
+		}},
+		Catch: Catch{cells, "TestMatrix/quarantine/commit-cut/its-end"},
+	},
+	{
+		Name: "quarantine leaves what was handed back", // by a worker of before, since the restore
+		Edits: []Edit{{
+			File: "sql/quarantine.sql", Old: " AND l.at >= since) AS doubtful", New: " AND false) AS doubtful",
+		}},
+		Catch: Catch{cells, "TestMatrix/quarantine/commit-answer-lost/handed-back-before-it"},
+	},
+	{
+		Name: "quarantine leaves epochs", // what is run again gets an epoch that was used in what is lost
+		Edits: []Edit{{
+			File: "sql/quarantine.sql", Old: "SET epoch = i.epoch + 1000, worker_id = NULL, requeues = 0", New: "SET worker_id = NULL, requeues = 0",
+		}},
+		Catch: Catch{cells, "TestMatrix/quarantine/commit-cut/after-a-restore"},
+	},
+	{
+		Name: "quarantine leaves deadlines", // so nobody waits for an attempt that was begun in what is lost
+		Edits: []Edit{{
+			File: "sql/quarantine.sql", Old: "deadline_at = greatest(i.deadline_at, now() + w.timeout)", New: "deadline_at = i.deadline_at",
+		}},
+		Catch: Catch{cells, "TestMatrix/quarantine/commit-cut/a-verdict-in-it"},
+	},
+	{
+		Name: "copy taken for the original", // within a cluster, as when a backup is put in the place of a database
+		Edits: []Edit{
+			{File: "sql/identity.sql", Old: "(SELECT oid FROM pg_database WHERE datname = current_database()))", New: "'0')"},
+			{
+				File: "sql/identity.sql", Old: "split_part(fingerprint, '/', 3) = (SELECT oid::text FROM pg_database WHERE datname = current_database())",
+				New: "split_part(fingerprint, '/', 3) = '0'",
+			},
+		},
+		Catch: Catch{cells, "TestMatrix/quarantine/commit-cut/after-a-restore"},
 	},
 }

@@ -1,6 +1,8 @@
 package mutants
 
 import (
+	"fmt"
+	"os"
 	"strings"
 	"testing"
 )
@@ -48,5 +50,23 @@ func TestJudge(t *testing.T) {
 		if got := c.judge(out, want.ok); got != want.v {
 			t.Errorf("%q: got %v, want %v", out, got, want.v)
 		}
+	}
+}
+
+// TestDoc: docs/model.md names every mutant, and what catches it.
+func TestDoc(t *testing.T) {
+	t.Parallel()
+	doc, err := os.ReadFile("../../../docs/model.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range Mutants {
+		row := fmt.Sprintf("| %s | `%s` in %s |\n", m.Name, m.Catch.Test, strings.TrimPrefix(m.Catch.Package, "./"))
+		if !strings.Contains(string(doc), row) {
+			t.Errorf("docs/model.md has no row %s", row)
+		}
+	}
+	if n := strings.Count(string(doc), "` in "); n != len(Mutants) {
+		t.Errorf("docs/model.md has %d rows; there are %d mutants", n, len(Mutants))
 	}
 }

@@ -277,7 +277,7 @@ func (s *storm) weather(ctx context.Context) {
 	var wg sync.WaitGroup
 	lanes := []lane{s.kills()}
 	if s.cfg.Drill == NoDrill {
-		lanes = []lane{s.processes(), s.database(), s.broker(), s.death(blowing), s.network()}
+		lanes = []lane{s.processes(), s.database(), s.broker(), s.death(blowing), s.network(), s.restorer()}
 	}
 	for n, l := range lanes {
 		wg.Go(func() { s.follow(blowing, l, s.dice(uint64(100+n))) })

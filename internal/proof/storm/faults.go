@@ -105,13 +105,15 @@ func (s *storm) database() lane {
 }
 
 // double writes hints again for what is open, several of each, as a broker, a relay or the reconciler may; and soon after
-// cuts the workers off, so that the answers of claims are lost while their hints are there twice.
+// cuts the workers off, so that the answers of claims are lost while their hints are there twice. What a quarantine left in
+// sending has no holder, and the epoch below its own has never had a hint.
 func (s *storm) double(ctx context.Context, dice *rand.Rand) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	_, err := s.db.Exec(ctx, `INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op)
 		SELECT now(), kind, id, epoch - (state = 'sending')::int, 'run'
-		FROM (SELECT id, kind, epoch, state FROM writ.intents WHERE finished_at IS NULL AND run_at <= now() LIMIT 300) i, generate_series(1, 3)
+		FROM (SELECT id, kind, epoch, state FROM writ.intents
+			WHERE finished_at IS NULL AND run_at <= now() AND (state = 'pending' OR worker_id IS NOT NULL) LIMIT 300) i, generate_series(1, 3)
 		ORDER BY id`)
 	if err != nil {
 		return errNot // it is away just now
