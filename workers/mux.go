@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/writhq/writ/intent"
+	"github.com/writhq/writ/internal/store"
 )
 
 // Mux holds the handlers of a process, by kind. Make it with [NewMux] and fill it with [Handle] before it is run; then
@@ -144,4 +146,26 @@ func (m *Mux) check() error {
 		return errors.Join(append(m.faults, errors.New("workers: the mux has no handlers; register kinds with workers.Handle"))...)
 	}
 	return errors.Join(m.faults...)
+}
+
+// declarations are what a worker writes down of its kinds.
+func (m *Mux) declarations() []store.Declaration {
+	var out []store.Declaration
+	for _, name := range m.names() {
+		k := m.kinds[name]
+		out = append(out, store.Declaration{
+			Name: name, Queue: k.Queue, Class: k.class, Timeout: k.Timeout, Settle: k.Settle, MaxAttempts: k.MaxAttempts,
+			BackoffMin: k.Backoff.Min, BackoffMax: k.Backoff.Max, BackoffFactor: k.Backoff.Factor,
+			KeepSent: keep(k.Retention.Sent), KeepErr: keep(k.Retention.Error), KeepCanc: keep(k.Retention.Cancelled),
+			MaxArgs: k.MaxArgs, ArgsVersion: k.ArgsVersion, Recovers: k.onError != nil, Schema: k.schema, MaxProbes: k.probing.Most,
+		})
+	}
+	return out
+}
+
+func keep(d time.Duration) *time.Duration {
+	if d < 0 {
+		return nil
+	}
+	return &d
 }
