@@ -1,11 +1,13 @@
 package workers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"github.com/writhq/writ/intent"
@@ -26,7 +28,7 @@ func Stop(err error) error { return wrap(stop, err) }
 func Unknown(err error) error { return wrap(unknown, err) }
 
 // Snooze says: not now, again in d. Nothing was done, and no attempt is spent.
-func Snooze(d time.Duration) error { return &snoozeError{d} }
+func Snooze(d time.Duration) error { return &snoozeError{d: d} }
 
 type outcomeKind int
 
@@ -51,9 +53,14 @@ func wrap(kind outcomeKind, err error) error {
 func (e *outcomeError) Error() string { return e.err.Error() }
 func (e *outcomeError) Unwrap() error { return e.err }
 
-type snoozeError struct{ d time.Duration }
+type snoozeError struct {
+	d   time.Duration
+	why string // of the engine's own
+}
 
-func (e *snoozeError) Error() string { return fmt.Sprintf("snoozed for %v", e.d) }
+func (e *snoozeError) Error() string {
+	return strings.TrimSpace(fmt.Sprintf("snoozed for %v %s", e.d, e.why))
+}
 
 // panicError is a handler's panic.
 type panicError struct {
@@ -82,7 +89,7 @@ func judge(ctx context.Context, a *attempt, err error) store.Outcome {
 	var snooze *snoozeError
 	switch {
 	case errors.As(err, &snooze):
-		o.Event, o.Free, o.Delay, o.Error, o.Why = store.Retried, true, max(0, snooze.d), "", "snoozed"
+		o.Event, o.Free, o.Delay, o.Error, o.Why = store.Retried, true, max(0, snooze.d), "", cmp.Or(snooze.why, "snoozed")
 		return o
 	case errors.As(err, &said) && said.kind == stop:
 		o.Event, o.Why = store.Failed, "stopped"
