@@ -55,12 +55,10 @@ func (k *Kit) Force(id intent.ID, hows ...How) {
 	k.forced[id] = append(k.forced[id], hows...)
 }
 
-// next takes what is forced upon an intent's next attempt.
+// next is what is forced upon an intent's next attempt.
 func (k *Kit) next(id uuid.UUID) How {
-	hows := k.forced[id]
-	if len(hows) == 0 {
-		return Run
+	if hows := k.forced[id]; len(hows) > 0 {
+		return hows[0]
 	}
-	k.forced[id] = hows[1:]
-	return hows[0]
+	return Run
 }

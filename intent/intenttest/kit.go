@@ -46,11 +46,7 @@ func New(t TB, pool *pgxpool.Pool, mux *workers.Mux) *Kit {
 		k.kinds = append(k.kinds, d.Name)
 	}
 	k.worker = k.hire()
-	t.Cleanup(func() {
-		k.must(k.with(context.WithoutCancel(ctx), func(conn *pgx.Conn) error {
-			return store.Depart(context.WithoutCancel(ctx), conn, k.worker.ID)
-		}))
-	})
+	t.Cleanup(func() { k.dismiss(k.worker) })
 	return k
 }
 
@@ -180,9 +176,12 @@ func (k *Kit) run(h store.Hint) (Step, bool) {
 	claimed, err := k.store.Claim(ctx, worker.ID, []store.Group{group})
 	k.must(err)
 	if len(claimed) == 0 {
-		k.forced[h.ID] = append([]How{how}, k.forced[h.ID]...)
+		if how.crash {
+			k.dismiss(worker)
+		}
 		return Step{}, false
 	}
+	k.forced[h.ID] = k.forced[h.ID][min(1, len(k.forced[h.ID])):]
 	c := claimed[0]
 	step := Step{Attempt: int(c.Attempt), Outcome: "crashed"}
 	var o store.Outcome
@@ -242,6 +241,13 @@ func (k *Kit) hire() store.Beat {
 		return err
 	}))
 	return b
+}
+
+// dismiss has a worker depart that holds nothing, also when the test is over.
+func (k *Kit) dismiss(b store.Beat) {
+	k.t.Helper()
+	ctx := context.WithoutCancel(k.t.Context())
+	k.must(k.with(ctx, func(conn *pgx.Conn) error { return store.Depart(ctx, conn, b.ID) }))
 }
 
 func (k *Kit) with(ctx context.Context, do func(*pgx.Conn) error) error {

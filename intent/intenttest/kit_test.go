@@ -159,10 +159,37 @@ func TestForce(t *testing.T) {
 			if i.Status == "error" && tt.kind.Name == charge.Name && w.receipts(t) != -1 {
 				t.Errorf("OnError left %d; want -1", w.receipts(t))
 			}
-			if took := time.Since(began); took > 30*time.Second { // the probes' pauses alone are minutes
+			if took := time.Since(began); took > 2*time.Minute { // the probes' pauses alone are longer
 				t.Errorf("it took %v: somebody slept", took)
 			}
 		})
+	}
+}
+
+// TestForce_Moot: what is forced waits for an attempt, and a hint that is moot is none.
+func TestForce_Moot(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	id := w.create(t, charge, 1, intent.Opts{})
+	doubled := func() {
+		w.Run(t, "INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op) SELECT now(), kind, id, epoch + 7, 'run' FROM writ.intents")
+	}
+	w.Run(t, "DELETE FROM writ.outbox")
+	doubled()
+	if steps := w.kit.Drain(); len(steps) != 0 {
+		t.Errorf("of a moot hint: %v", steps)
+	}
+	w.kit.Force(id, intenttest.Crash)
+	doubled()
+	if steps := w.kit.Drain(); len(steps) != 0 {
+		t.Errorf("of a moot hint: %v", steps)
+	}
+	w.Run(t, "INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op) SELECT now(), kind, id, epoch, 'run' FROM writ.intents")
+	if diff := cmp.Diff([]string{"run crashed"}, outcomes(w.kit.Drain())); diff != "" {
+		t.Errorf("what was forced (-want +got):\n%s", diff)
+	}
+	if n := testkit.Value[int](t, w.DB, "SELECT count(*) FROM writ.workers"); n != 1 {
+		t.Errorf("%d workers are signed on; want the kit's alone", n)
 	}
 }
 
