@@ -195,10 +195,21 @@ func (k Kind[T]) request(args T, o Opts) (store.Request, error) {
 	}
 	var argsErr, metaErr error
 	r.Args, argsErr = encode("args", args, settings.MaxArgs)
+	if settings.Schema != nil && argsErr == nil {
+		argsErr = checkSchema(settings, r.Args)
+	}
 	if o.Meta != nil {
 		r.Meta, metaErr = encode("meta", o.Meta, settings.MaxArgs)
 	}
 	return r, errors.Join(argsErr, metaErr, checkTime(o.RunAt), checkText("key", o.Key, 255), checkText("trace", o.Trace, 255), checkSubjects(o.Subjects))
+}
+
+// checkSchema holds arguments to the kind's contract.
+func checkSchema(s Settings, args json.RawMessage) error {
+	if err := s.Schema.Check(args); err != nil {
+		return &InvalidError{Field: "args", Problem: fmt.Sprintf("do not fit the schema of kind %s: %v", s.Name, err), Fix: "its handler would stop them"}
+	}
+	return nil
 }
 
 // encode makes JSON of a value and holds it to what jsonb can keep.

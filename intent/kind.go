@@ -6,6 +6,7 @@ package intent
 
 import (
 	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -44,11 +45,24 @@ type Kind[T any] struct {
 	// Retention of finished rows.
 	Retention Retention
 
-	// ArgsVersion is written on each intent; raise it when T changes so that a worker must tell old from new. Default 1.
+	// ArgsVersion is written on each intent; raise it when T changes so that a worker must tell old from new. Workers bring older
+	// ones up to date by Handler.Upgrade, and leave newer ones to newer workers. Default 1.
 	ArgsVersion int
+
+	// Schema that the arguments must fit: checked at creation, and before the handler is run, for creators in SQL. See package
+	// intent/schema. Default: none; arguments must be such that they can be decoded into T.
+	Schema Schema
 
 	// MaxArgs bounds the encoded arguments, in bytes. Default 64 KiB; at most 1 MiB.
 	MaxArgs int
+}
+
+// Schema is a contract on arguments beyond what T says. It is safe for concurrent use.
+type Schema interface {
+	// Check returns nil, or what does not fit.
+	Check(args json.RawMessage) error
+	// MarshalJSON returns the contract as a JSON Schema.
+	MarshalJSON() ([]byte, error)
 }
 
 // Backoff is the delay before attempt n + 1: a random part (full jitter) of Min · Factor^(n-1), at most Max. It is kept
@@ -90,6 +104,7 @@ type Settings struct {
 	Idempotent      bool
 	Retention       Retention
 	ArgsVersion     int
+	Schema          Schema // nil: none
 	MaxArgs         int
 }
 
@@ -108,7 +123,7 @@ func (k Kind[T]) Settings() (Settings, error) {
 			Sent: cmp.Or(k.Retention.Sent, 7*day), Error: cmp.Or(k.Retention.Error, Forever),
 			Cancelled: cmp.Or(k.Retention.Cancelled, 30*day),
 		},
-		ArgsVersion: cmp.Or(k.ArgsVersion, 1), MaxArgs: cmp.Or(k.MaxArgs, DefaultMaxArgs),
+		ArgsVersion: cmp.Or(k.ArgsVersion, 1), Schema: k.Schema, MaxArgs: cmp.Or(k.MaxArgs, DefaultMaxArgs),
 	}
 	where := "kind " + k.Name
 	bad := func(ok bool, field, problem, fix string) error {

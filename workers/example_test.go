@@ -17,11 +17,8 @@ type cacheArgs struct {
 	PostID int64 `json:"post_id"`
 }
 
-// Warm is fire-and-forget work: a second run does no harm, three attempts are enough, and nobody asks later.
-var Warm = intent.Kind[cacheArgs]{
-	Name: "blog.cache.warm", Idempotent: true, MaxAttempts: 3,
-	Retention: intent.Retention{Sent: time.Hour, Error: 24 * time.Hour, Cancelled: time.Hour},
-}
+// Warm is work of low value: a second run does no harm, three attempts are enough, and nobody asks later.
+var Warm = intent.FireAndForget[cacheArgs]("blog.cache.warm")
 
 type orderArgs struct {
 	OrderID int64 `json:"order_id"`

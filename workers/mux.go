@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/writhq/writ/intent"
+	"github.com/writhq/writ/internal/store"
 )
 
 // Mux holds the handlers of a process, by kind. Make it with [NewMux] and fill it with [Handle] before it is run; then
@@ -51,6 +53,11 @@ type Handler[T any] struct {
 	// Probing says how the probe is asked.
 	Probing Probing
 
+	// Upgrade brings arguments of an older ArgsVersion, of intents that were created before the kind's was raised, up to the
+	// present one: for Do, Probe and OnError alike, each time anew. It must be a pure function. An error, or a panic, stops the
+	// intent. Default: they are decoded as they are. Job.ArgsVersion tells what they were.
+	Upgrade func(version int, args json.RawMessage) (json.RawMessage, error)
+
 	// OnError is the recovery function: it runs in the transaction in which the intent ends in error, for the
 	// application's own rows. cause is the last error. It must not touch the outside world.
 	OnError func(ctx context.Context, tx pgx.Tx, job *Job[T], cause error) error
@@ -73,7 +80,7 @@ func Handle[T any](m *Mux, kind intent.Kind[T], h Handler[T]) {
 	if err != nil {
 		m.faults = append(m.faults, fmt.Errorf("workers: kind %s: %w", kind.Name, err))
 	}
-	r := &registration{Settings: settings, class: Manual, effect: h.Effect, probing: probing, schema: argsSchema(reflect.TypeFor[T]())}
+	r := &registration{Settings: settings, class: Manual, effect: h.Effect, probing: probing, schema: declaredSchema(reflect.TypeFor[T](), settings.Schema), upgrade: h.Upgrade}
 	switch {
 	case kind.Idempotent:
 		r.class = Idempotent
@@ -83,15 +90,15 @@ func Handle[T any](m *Mux, kind intent.Kind[T], h Handler[T]) {
 	r.do = func(ctx context.Context, a *attempt) error {
 		job, err := newJob[T](a)
 		if err != nil {
-			return Stop(err)
+			return err
 		}
 		return h.Do(ctx, job)
 	}
 	if h.Probe != nil {
 		r.probe = func(ctx context.Context, a Attempt[json.RawMessage]) (Answer, error) {
 			typed := Attempt[T]{Facts: a.Facts}
-			if err := json.Unmarshal(a.Args, &typed.Args); err != nil {
-				return Answer{}, fmt.Errorf("args do not fit %T: %w", typed.Args, err)
+			if err := readArgs(r, a.ArgsVersion, a.Args, &typed.Args); err != nil {
+				return Answer{}, err
 			}
 			return h.Probe(ctx, &typed)
 		}
@@ -117,6 +124,7 @@ type registration struct {
 	schema  json.RawMessage // of the arguments; nil: not known
 	do      func(ctx context.Context, a *attempt) error
 	onError func(ctx context.Context, tx pgx.Tx, a *attempt, cause error) error
+	upgrade func(version int, args json.RawMessage) (json.RawMessage, error) // nil: none
 	run     typical
 	probing Probing
 	probe   func(ctx context.Context, a Attempt[json.RawMessage]) (Answer, error) // nil: none, or never asked
@@ -124,8 +132,8 @@ type registration struct {
 
 func newJob[T any](a *attempt) (*Job[T], error) {
 	job := &Job[T]{attempt: a}
-	if err := json.Unmarshal(a.Args, &job.Args); err != nil {
-		return nil, fmt.Errorf("args do not fit %T: %w", job.Args, err)
+	if err := readArgs(a.kind, int(a.ArgsVersion), a.Args, &job.Args); err != nil {
+		return nil, err
 	}
 	return job, nil
 }
@@ -144,4 +152,26 @@ func (m *Mux) check() error {
 		return errors.Join(append(m.faults, errors.New("workers: the mux has no handlers; register kinds with workers.Handle"))...)
 	}
 	return errors.Join(m.faults...)
+}
+
+// declarations are what a worker writes down of its kinds.
+func (m *Mux) declarations() []store.Declaration {
+	var out []store.Declaration
+	for _, name := range m.names() {
+		k := m.kinds[name]
+		out = append(out, store.Declaration{
+			Name: name, Queue: k.Queue, Class: k.class, Timeout: k.Timeout, Settle: k.Settle, MaxAttempts: k.MaxAttempts,
+			BackoffMin: k.Backoff.Min, BackoffMax: k.Backoff.Max, BackoffFactor: k.Backoff.Factor,
+			KeepSent: keep(k.Retention.Sent), KeepErr: keep(k.Retention.Error), KeepCanc: keep(k.Retention.Cancelled),
+			MaxArgs: k.MaxArgs, ArgsVersion: k.ArgsVersion, Recovers: k.onError != nil, Schema: k.schema, MaxProbes: k.probing.Most,
+		})
+	}
+	return out
+}
+
+func keep(d time.Duration) *time.Duration {
+	if d < 0 {
+		return nil
+	}
+	return &d
 }

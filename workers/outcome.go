@@ -1,13 +1,13 @@
 package workers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"net"
-	"syscall"
+	"strings"
 	"time"
 
 	"github.com/writhq/writ/intent"
@@ -28,20 +28,7 @@ func Stop(err error) error { return wrap(stop, err) }
 func Unknown(err error) error { return wrap(unknown, err) }
 
 // Snooze says: not now, again in d. Nothing was done, and no attempt is spent.
-func Snooze(d time.Duration) error { return &snoozeError{d} }
-
-// NotReached marks the error of an outside call as not done if it shows that the other side was never reached: the
-// connection was refused, or its name not found. Any other error comes back as it is. It is for the error of the effect
-// itself; a refused connection of a later step says nothing about what was done before.
-func NotReached(err error) error {
-	var dns *net.DNSError
-	var op *net.OpError
-	refused := errors.As(err, &op) && op.Op == "dial" && errors.Is(err, syscall.ECONNREFUSED)
-	if refused || errors.As(err, &dns) {
-		return NotDone(err)
-	}
-	return err
-}
+func Snooze(d time.Duration) error { return &snoozeError{d: d} }
 
 type outcomeKind int
 
@@ -66,9 +53,14 @@ func wrap(kind outcomeKind, err error) error {
 func (e *outcomeError) Error() string { return e.err.Error() }
 func (e *outcomeError) Unwrap() error { return e.err }
 
-type snoozeError struct{ d time.Duration }
+type snoozeError struct {
+	d   time.Duration
+	why string // of the engine's own
+}
 
-func (e *snoozeError) Error() string { return fmt.Sprintf("snoozed for %v", e.d) }
+func (e *snoozeError) Error() string {
+	return strings.TrimSpace(fmt.Sprintf("snoozed for %v %s", e.d, e.why))
+}
 
 // panicError is a handler's panic.
 type panicError struct {
@@ -97,15 +89,15 @@ func judge(ctx context.Context, a *attempt, err error) store.Outcome {
 	var snooze *snoozeError
 	switch {
 	case errors.As(err, &snooze):
-		o.Event, o.Free, o.Delay, o.Error, o.Why = store.Retried, true, max(0, snooze.d), "", "snoozed"
+		o.Event, o.Free, o.Delay, o.Error, o.Why = store.Retried, true, max(0, snooze.d), "", cmp.Or(snooze.why, "snoozed")
 		return o
 	case errors.As(err, &said) && said.kind == stop:
 		o.Event, o.Why = store.Failed, "stopped"
 		return o
 	case errors.As(err, &said) && said.kind == notDone:
-		return again(a, o, "not done")
+		return again(a, o, err, "not done")
 	case (said == nil || said.kind != unknown) && !a.entered():
-		return again(a, o, "not done: it had not entered its effect")
+		return again(a, o, err, "not done: it had not entered its effect")
 	}
 
 	why := "unknown"
@@ -120,7 +112,7 @@ func judge(ctx context.Context, a *attempt, err error) store.Outcome {
 	}
 	switch a.kind.class {
 	case Idempotent:
-		return again(a, o, why+": idempotent, so it is run again")
+		return again(a, o, err, why+": idempotent, so it is run again")
 	case Probed:
 		o.Event, o.Why, o.Probe = store.Flagged, why, true
 	default:
@@ -129,13 +121,13 @@ func judge(ctx context.Context, a *attempt, err error) store.Outcome {
 	return o
 }
 
-// again retries with backoff, or fails when the attempts are spent.
-func again(a *attempt, o store.Outcome, why string) store.Outcome {
+// again retries with backoff, and not before the other side wants it to, or fails when the attempts are spent.
+func again(a *attempt, o store.Outcome, err error, why string) store.Outcome {
 	if int(a.Attempt) >= a.kind.MaxAttempts {
 		o.Event, o.Why = store.Failed, "attempts spent; the last one: "+why
 		return o
 	}
-	o.Event, o.Why, o.Delay = store.Retried, why, delay(a.kind.Backoff, a.Attempt)
+	o.Event, o.Why, o.Delay = store.Retried, why, max(delay(a.kind.Backoff, a.Attempt), waitOf(err))
 	return o
 }
 

@@ -182,7 +182,7 @@ func (p *Pool) register(ctx context.Context) (store.Settings, bool) {
 			err = errors.New(settings.Reason())
 		}
 		if err == nil {
-			err = p.store.Declare(ctx, p.declarations())
+			err = p.store.Declare(ctx, p.mux.declarations())
 		}
 		if err == nil {
 			if why := settings.Reason(); why != "" {
@@ -199,27 +199,6 @@ func (p *Pool) register(ctx context.Context) (store.Settings, bool) {
 			return settings, false
 		}
 	}
-}
-
-func (p *Pool) declarations() []store.Declaration {
-	var out []store.Declaration
-	for _, name := range p.mux.names() {
-		k := p.mux.kinds[name]
-		out = append(out, store.Declaration{
-			Name: name, Queue: k.Queue, Class: k.class, Timeout: k.Timeout, Settle: k.Settle, MaxAttempts: k.MaxAttempts,
-			BackoffMin: k.Backoff.Min, BackoffMax: k.Backoff.Max, BackoffFactor: k.Backoff.Factor,
-			KeepSent: keep(k.Retention.Sent), KeepErr: keep(k.Retention.Error), KeepCanc: keep(k.Retention.Cancelled),
-			MaxArgs: k.MaxArgs, ArgsVersion: k.ArgsVersion, Recovers: k.onError != nil, Schema: k.schema, MaxProbes: k.probing.Most,
-		})
-	}
-	return out
-}
-
-func keep(d time.Duration) *time.Duration {
-	if d < 0 {
-		return nil
-	}
-	return &d
 }
 
 func (p *Pool) newConsumer(installation uuid.UUID) (*rabbit.Consumer, error) {

@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"runtime/debug"
 	"sync"
 	"time"
 
+	"github.com/writhq/writ/intent"
 	"github.com/writhq/writ/internal/backoff"
 	"github.com/writhq/writ/internal/store"
 )
@@ -143,7 +145,7 @@ func (q *prober) ask(h store.Hint) {
 		// A probe may end its goroutine (runtime.Goexit); then this is what it said.
 		answer := store.Answer{Finding: store.FoundNothing, Why: "the probe ended its goroutine"}
 		defer func() { answers <- answer }()
-		answer = q.call(ctx, asking)
+		answer = askProbe(ctx, q.kind, q.p.cfg.Log, asking)
 	})
 	var answer store.Answer
 	late := false
@@ -181,15 +183,15 @@ func (q *prober) takeAsking(h store.Hint) *store.Asking {
 	return asking
 }
 
-// call runs the probe and turns what it says, its panic or its error into an answer.
-func (q *prober) call(ctx context.Context, asking *store.Asking) (answer store.Answer) {
+// askProbe runs a kind's probe and turns what it says, its panic or its error into an answer.
+func askProbe(ctx context.Context, kind *registration, log *slog.Logger, asking *store.Asking) (answer store.Answer) {
 	defer func() {
 		if p := recover(); p != nil {
-			q.p.cfg.Log.Error("worker: the probe panicked", "id", asking.ID, "kind", asking.Kind, "panic", p, "stack", string(debug.Stack()))
+			log.Error("worker: the probe panicked", "id", asking.ID, "kind", asking.Kind, "panic", p, "stack", string(debug.Stack()))
 			answer = store.Answer{Finding: store.FoundNothing, Why: fmt.Sprintf("the probe broke off with a panic: %v", p)}
 		}
 	}()
-	said, err := q.kind.probe(ctx, facts(asking, q.kind.Settle))
+	said, err := kind.probe(ctx, facts(asking, kind.Settle))
 	if err != nil {
 		return store.Answer{Finding: store.FoundNothing, Why: "the probe failed: " + err.Error()}
 	}
@@ -223,7 +225,7 @@ func lostEvidence(err error) []byte {
 // say writes an answer down, and tries that again until the database has taken it or the process ends.
 func (q *prober) say(asking *store.Asking, answer store.Answer) {
 	answer.Delay = delay(q.kind.Backoff, asking.Attempt)
-	answer.Pause = q.pause(asking.Probes)
+	answer.Pause = pauseAfter(q.kind.probing.Backoff, asking.Probes)
 	log := q.p.cfg.Log.With("id", asking.ID, "tid", asking.TID, "kind", asking.Kind, "attempt", asking.Attempt)
 	pause := backoff.New(50*time.Millisecond, 5*time.Second)
 	for {
@@ -249,9 +251,8 @@ func (q *prober) say(asking *store.Asking, answer store.Answer) {
 	}
 }
 
-// pause before the next asking, after the probe was unable to tell so often before.
-func (q *prober) pause(before int) time.Duration {
-	b := q.kind.probing.Backoff
+// pauseAfter is the pause before the next asking, after the probe was unable to tell so often before.
+func pauseAfter(b intent.Backoff, before int) time.Duration {
 	return backoff.Jitter(time.Duration(min(float64(b.Max), float64(b.Min)*math.Pow(b.Factor, float64(before)))))
 }
 

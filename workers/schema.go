@@ -4,18 +4,41 @@ import (
 	"cmp"
 	"encoding"
 	"encoding/json"
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/writhq/writ/intent"
 )
 
 // property is what JSON Schema says of one argument; only what a column's type follows from.
 type property struct {
 	Type   string `json:"type,omitempty"`
 	Format string `json:"format,omitempty"`
+}
+
+// declaredSchema is what is written down of a kind's arguments: what their type says, for its typed view, and as contract the
+// schema that they are held to, if there is one.
+func declaredSchema(t reflect.Type, contract intent.Schema) json.RawMessage {
+	raw := argsSchema(t)
+	if contract == nil {
+		return raw
+	}
+	both := map[string]any{"contract": contract}
+	if raw != nil {
+		if err := json.Unmarshal(raw, &both); err != nil {
+			panic(err) // made here
+		}
+	}
+	out, err := json.Marshal(both)
+	if err != nil {
+		panic(fmt.Sprintf("workers: the schema of the arguments %v: %v", t, err)) // the schema's own fault
+	}
+	return out
 }
 
 // argsSchema is the JSON Schema of the arguments, as encoding/json writes them, or nothing where they are no struct. The typed

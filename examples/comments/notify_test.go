@@ -124,7 +124,11 @@ func mailServer(t *testing.T, dir string, first mailserver.Order) (addr string, 
 func begin(t *testing.T, db *testkit.DB, addr string) {
 	t.Helper()
 	mux := workers.NewMux()
-	workers.Handle(mux, Notify, (&Notifier{db: db.Pool, mail: Mailer(addr)}).Handler())
+	handler, err := (&Notifier{db: db.Pool, server: addr}).Handler()
+	if err != nil {
+		t.Fatal(err)
+	}
+	workers.Handle(mux, Notify, handler)
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- writ.Run(ctx, db.Pool, testkit.AMQPURL(t), mux, writ.Config{Log: testkit.Log(t)}) }()
@@ -223,8 +227,8 @@ func TestNotify_NotReached(t *testing.T) {
 	})
 }
 
-// TestCompose: names and texts come from strangers.
-func TestCompose(t *testing.T) {
+// TestMessage: names and texts come from strangers.
+func TestMessage(t *testing.T) {
 	t.Parallel()
 	for line := range bytes.Lines(samples) {
 		var p posted
@@ -232,10 +236,11 @@ func TestCompose(t *testing.T) {
 			t.Fatal(err)
 		}
 		p.Title, p.To = "A title", "author@blog.example"
-		msg, err := compose(p, "k1")
+		msg, err := message(p)
 		if err != nil {
 			t.Fatalf("%s: %v", line, err)
 		}
+		msg.SetMessageIDWithValue("k1@comments.example")
 		var raw bytes.Buffer
 		if _, err := msg.WriteTo(&raw); err != nil {
 			t.Fatal(err)

@@ -23,13 +23,11 @@ func work(ctx context.Context, env environment, mailServer, mailLog string, stdo
 	}
 	defer pool.Close()
 	mux := workers.NewMux()
-	notifier := &Notifier{db: pool, mail: Mailer(mailServer)}
-	if mailLog != "" {
-		if notifier.probe, err = askMailLog(mailLog, notifier.mail); err != nil {
-			return err
-		}
+	handler, err := (&Notifier{db: pool, server: mailServer, log: mailLog}).Handler()
+	if err != nil {
+		return err
 	}
-	workers.Handle(mux, Notify, notifier.Handler())
+	workers.Handle(mux, Notify, handler)
 	worker, err := workers.New(pool, env.AMQPURL, mux, workers.Config{
 		Slots: 8, Heartbeat: 500 * time.Millisecond, TTL: workerTTL, Drain: 6 * time.Second, Log: env.Log,
 	})

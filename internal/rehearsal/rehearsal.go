@@ -1,0 +1,33 @@
+// Package rehearsal is how package intent/intenttest runs an application's handlers as package workers does, without
+// showing those who use package workers a way to run them otherwise.
+package rehearsal
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/writhq/writ/internal/store"
+)
+
+// Open returns the handlers of a *workers.Mux, or the faults of their registration. Package workers sets it.
+var Open func(mux any, log *slog.Logger) (Handlers, error)
+
+// Handlers are those of a mux. Not safe for concurrent use.
+type Handlers interface {
+	// Declarations of the kinds, as a worker writes them down.
+	Declarations() []store.Declaration
+	// Timeout of a kind's attempts.
+	Timeout(kind string) time.Duration
+	// Attend runs one attempt and judges it. force, if it is not nil, takes the place of the handler.
+	Attend(ctx context.Context, worker uuid.UUID, c store.Claimed, force func() error) (store.Outcome, error)
+	// Write writes an outcome down, as often as a worker would where the application's share in it fails.
+	Write(ctx context.Context, s *store.Store, worker uuid.UUID, c store.Claimed, o store.Outcome) (event string, err error)
+	// Ask asks a kind's probe.
+	Ask(ctx context.Context, asking *store.Asking) store.Answer
+	// Recover returns the recovery function of a kind; nil: it has none.
+	Recover(worker uuid.UUID, kind string) func(ctx context.Context, tx pgx.Tx, c store.Claimed, last string) error
+}

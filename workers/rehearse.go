@@ -1,0 +1,103 @@
+package workers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/writhq/writ/internal/rehearsal"
+	"github.com/writhq/writ/internal/store"
+)
+
+func init() {
+	rehearsal.Open = func(mux any, log *slog.Logger) (rehearsal.Handlers, error) {
+		m, ok := mux.(*Mux)
+		if !ok || m == nil {
+			return nil, fmt.Errorf("workers: %T is no *workers.Mux", mux)
+		}
+		return &rehearsed{m, log}, m.check()
+	}
+}
+
+// rehearsed runs the handlers of a mux one at a time, in the goroutine of a test, by the same code as a pool.
+type rehearsed struct {
+	mux *Mux
+	log *slog.Logger
+}
+
+func (r *rehearsed) Declarations() []store.Declaration { return r.mux.declarations() }
+
+func (r *rehearsed) Timeout(kind string) time.Duration { return r.mux.kinds[kind].Timeout }
+
+func (r *rehearsed) attempt(worker uuid.UUID, c store.Claimed) *attempt {
+	kind := r.mux.kinds[c.Kind]
+	now := time.Now()
+	return &attempt{Claimed: c, kind: kind, worker: worker, deadline: now.Add(kind.Timeout), started: now, logger: r.log}
+}
+
+func (r *rehearsed) Attend(ctx context.Context, worker uuid.UUID, c store.Claimed, force func() error) (store.Outcome, error) {
+	a := r.attempt(worker, c)
+	ctx, cancel := context.WithDeadline(ctx, a.deadline)
+	defer cancel()
+	if force == nil {
+		return judgeSafely(ctx, a, call(ctx, a))
+	}
+	a.effect.Store(true) // it fails where it hurts
+	err := forced(force)
+	if errors.Is(err, context.DeadlineExceeded) {
+		over, cancel := context.WithDeadline(ctx, a.started)
+		defer cancel()
+		ctx = over
+	}
+	return judgeSafely(ctx, a, err)
+}
+
+// forced is what stands in for a handler, or its panic.
+func forced(force func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = &panicError{value: p}
+		}
+	}()
+	return force()
+}
+
+func (r *rehearsed) Write(ctx context.Context, s *store.Store, worker uuid.UUID, c store.Claimed, o store.Outcome) (string, error) {
+	a := r.attempt(worker, c)
+	for failures := 0; ; {
+		fate, err := s.FinishOne(ctx, worker, o)
+		if err == nil && fate.Late {
+			return "late-report", nil
+		}
+		var hook *store.HookError
+		if !errors.As(err, &hook) {
+			return o.Event, err
+		}
+		if failures++; failures == hookTries {
+			o = hookFailed(a, o, hook.Err)
+		}
+	}
+}
+
+func (r *rehearsed) Ask(ctx context.Context, asking *store.Asking) store.Answer {
+	kind := r.mux.kinds[asking.Kind]
+	ctx, cancel := context.WithTimeout(ctx, kind.probing.Timeout)
+	defer cancel()
+	answer := askProbe(ctx, kind, r.log, asking)
+	answer.Delay, answer.Pause = delay(kind.Backoff, asking.Attempt), pauseAfter(kind.probing.Backoff, asking.Probes)
+	return answer
+}
+
+func (r *rehearsed) Recover(worker uuid.UUID, kind string) func(context.Context, pgx.Tx, store.Claimed, string) error {
+	if k := r.mux.kinds[kind]; k == nil || k.onError == nil {
+		return nil
+	}
+	return func(ctx context.Context, tx pgx.Tx, c store.Claimed, last string) error {
+		return onErrorHook(r.attempt(worker, c), errors.New(last))(ctx, tx)
+	}
+}
