@@ -19,7 +19,7 @@ type cacheArgs struct {
 
 // Warm is fire-and-forget work: a second run does no harm, three attempts are enough, and nobody asks later.
 var Warm = intent.Kind[cacheArgs]{
-	Name: "blog.cache.warm", Idempotent: true, MaxAttempts: 3,
+	Name: "shop.cache.warm", Idempotent: true, MaxAttempts: 3,
 	Retention: intent.Retention{Sent: time.Hour, Error: 24 * time.Hour, Cancelled: time.Hour},
 }
 
@@ -75,7 +75,7 @@ func ExampleNew() {
 	fmt.Println(err)
 	// Output:
 	// workers: Config.Slots is -1; it must be 1 to 100,000
-	// workers: kind blog.cache.warm: Handler.Do is missing
+	// workers: kind shop.cache.warm: Handler.Do is missing
 }
 
 // What a handler may return.

@@ -36,6 +36,7 @@ const (
 	CodeIllegal  = "WR003"
 	CodeOverride = "WR004"
 	CodeInvalid  = "WR005"
+	CodeCheck    = "23514" // of the server: a constraint is violated
 )
 
 // Decide runs one of the four verbs and returns the new state and epoch.

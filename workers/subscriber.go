@@ -1,0 +1,399 @@
+package workers
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/writhq/writ/intent"
+	"github.com/writhq/writ/internal/backoff"
+	"github.com/writhq/writ/internal/rabbit"
+	"github.com/writhq/writ/internal/store"
+)
+
+// How subscriptions move; not tunable.
+const (
+	// eventPrefetch bounds the messages of one subscription that wait here unacked.
+	eventPrefetch = 64
+	// inboxBatch is how many events one transaction settles.
+	inboxBatch = 64
+	// inboxPoll is how often events that failed are looked for.
+	inboxPoll = time.Second
+	// inboxGrace is how long past its timeout a try may take before others take the event over.
+	inboxGrace = 30 * time.Second
+)
+
+// subscriber takes events from the broker and creates what the subscriptions return. Each subscription has a line of its
+// own, with its own places and its own transactions, so that none waits for another.
+type subscriber struct {
+	*Pool
+	store    *store.Store // on connections of its own: one for each line, and one to look for what failed
+	consumer *rabbit.Consumer
+	lines    map[string]*line // by the broker's name of the queue
+	writing  sync.WaitGroup
+}
+
+// newSubscriber returns the subscriber of a mux that has subscriptions. The pool is the caller's to close.
+func newSubscriber(p *Pool, installation uuid.UUID) (*subscriber, *pgxpool.Pool, error) {
+	config := p.pool.Config()
+	config.MinConns, config.MinIdleConns, config.MaxConns = 0, 0, int32(len(p.mux.subscriptions)+1)
+	pool, err := pgxpool.NewWithConfig(context.Background(), config)
+	if err != nil {
+		return nil, nil, err
+	}
+	s := &subscriber{Pool: p, store: store.New(pool), lines: map[string]*line{}}
+	bindings := map[string]string{}
+	for _, one := range p.mux.subscriptions {
+		queue, err := rabbit.QueueName(installation, one.queue(p.application))
+		if err != nil {
+			pool.Close()
+			return nil, nil, err
+		}
+		bindings[queue] = rabbit.EventExchange(one.event)
+		s.lines[queue] = newLine(s, one)
+	}
+	s.consumer, err = rabbit.NewConsumer(rabbit.ConsumerConfig{
+		Config: rabbit.Config{URL: p.amqpURL, Name: "writ subscriber " + p.id.String(), Log: p.cfg.Log},
+		Queues: slices.Sorted(maps.Keys(bindings)), Bindings: bindings, Prefetch: eventPrefetch,
+	})
+	if err != nil {
+		pool.Close()
+		return nil, nil, err
+	}
+	return s, pool, nil
+}
+
+// run works until ctx ends; then it takes nothing new. It returns when what was begun is written, or may not be written
+// any more.
+func (s *subscriber) run(ctx context.Context) {
+	consuming := make(chan struct{})
+	go func() {
+		defer close(consuming)
+		if err := s.consumer.Run(ctx); err != nil && ctx.Err() == nil {
+			s.setProblem(err)
+		}
+	}()
+	routing := make(chan struct{})
+	go func() {
+		defer close(routing)
+		for d := range s.consumer.Deliveries() {
+			s.lines[d.Queue].put(arrival{letter: newLetter(d.Headers, d.ContentType, d.Body), delivery: &d})
+		}
+	}()
+	s.pollDue(ctx)
+	<-consuming
+	<-routing
+	s.writing.Wait()
+	if err := s.consumer.Close(); err != nil { // what was not acked goes to others now
+		s.cfg.Log.Warn("worker: closing the subscriber", "error", err)
+	}
+}
+
+// pollDue takes events that failed and are to be tried again, until ctx ends.
+func (s *subscriber) pollDue(ctx context.Context) {
+	pause := backoff.New(inboxPoll, 30*time.Second)
+	for {
+		wait := inboxPoll
+		if err := s.takeDue(ctx); err != nil && ctx.Err() == nil {
+			s.cfg.Log.Warn("worker: cannot look for events that are to be tried again", "error", err)
+			wait = pause.Next()
+		} else {
+			pause.Settle(inboxPoll)
+		}
+		backoff.Sleep(ctx, wait)
+		if ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+func (s *subscriber) takeDue(ctx context.Context) error {
+	byName := map[string]*line{}
+	var names []string
+	var most []int32
+	longest := time.Duration(0)
+	for _, l := range s.lines {
+		name := l.full(s.application)
+		byName[name] = l
+		if room := l.room(); room > 0 {
+			names, most = append(names, name), append(most, int32(room))
+			longest = max(longest, l.timeout)
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	asking, cancel := context.WithTimeout(ctx, s.cfg.TTL)
+	defer cancel()
+	due, err := s.store.DueArrivals(asking, names, most, longest+inboxGrace)
+	for _, a := range due {
+		letter, err := restored(a.Headers, a.Payload)
+		byName[a.Subscription].put(arrival{letter: letter, fault: err, failures: a.Failures})
+	}
+	return err
+}
+
+// arrival is an event in a line: from the broker, or from the inbox, where it failed before.
+type arrival struct {
+	letter   letter
+	fault    error            // it cannot be read
+	delivery *rabbit.Delivery // nil: from the inbox
+	failures int32
+}
+
+// verdict is what a subscription made of an arrival.
+type verdict struct {
+	arrival
+	store.Arrival
+	event Event[json.RawMessage]
+	news  []intent.New
+	err   error
+}
+
+// line is one subscription's.
+type line struct {
+	*subscription
+	s        *subscriber
+	verdicts chan verdict
+
+	mu      sync.Mutex
+	filled  *sync.Cond
+	waiting []arrival // bounded by the prefetch, and by room
+	retries int       // of those that came from the inbox, in any stage
+	closed  bool
+}
+
+func newLine(s *subscriber, one *subscription) *line {
+	l := &line{subscription: one, s: s, verdicts: make(chan verdict, one.places)}
+	l.filled = sync.NewCond(&l.mu)
+	return l
+}
+
+// room is how many events may be taken from the inbox now: half of the places are left to those that come from the broker.
+func (l *line) room() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return max(1, l.places/2) - l.retries
+}
+
+func (l *line) put(a arrival) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if a.delivery == nil {
+		l.retries++
+	}
+	l.waiting = append(l.waiting, a)
+	l.filled.Signal()
+}
+
+// next blocks until there is an arrival; false: the line is closed.
+func (l *line) next() (a arrival, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for len(l.waiting) == 0 && !l.closed {
+		l.filled.Wait()
+	}
+	if l.closed {
+		return a, false
+	}
+	a, l.waiting = l.waiting[0], l.waiting[1:]
+	return a, true
+}
+
+// open starts the places and the writer. They end when ctx has ended, and what they had begun is written.
+func (l *line) open(ctx context.Context) {
+	context.AfterFunc(ctx, func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.closed = true
+		l.filled.Broadcast()
+	})
+	var places sync.WaitGroup
+	for range l.places {
+		l.s.running.Add(1) // the drain waits for it
+		places.Go(func() {
+			defer l.s.running.Done()
+			for a, ok := l.next(); ok; a, ok = l.next() {
+				v := l.attend(a)
+				select {
+				case l.verdicts <- v:
+				case <-l.s.settling.Done():
+					return
+				}
+			}
+		})
+	}
+	go func() { places.Wait(); close(l.verdicts) }()
+	l.s.writing.Go(l.write)
+}
+
+// attend asks the subscription.
+func (l *line) attend(a arrival) verdict {
+	v := verdict{arrival: a}
+	v.Source, v.EventID = a.letter.identity()
+	v.Subscription, v.Failures, v.Headers, v.Payload = l.full(l.s.application), a.failures, a.letter.headers(), a.letter.body
+	if v.err = a.fault; v.err == nil {
+		v.event, v.err = a.letter.read(l.event)
+	}
+	if v.err != nil {
+		v.err = fmt.Errorf("malformed: %w", v.err)
+		return v
+	}
+	ctx, cancel := context.WithTimeout(l.cause(l.s.handlers, v.event), l.timeout)
+	defer cancel()
+	v.news, v.err = l.ask(ctx, v.event)
+	return v
+}
+
+// cause is what the intents of an event inherit.
+func (l *line) cause(ctx context.Context, e Event[json.RawMessage]) context.Context {
+	return intent.WithCause(ctx, intent.Cause{TID: e.TID, Parent: e.Parent, Trace: e.Trace, Application: l.s.application})
+}
+
+// ask calls the application's code, and turns its panic into an error.
+func (l *line) ask(ctx context.Context, e Event[json.RawMessage]) (news []intent.New, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = &panicError{value: p, stack: debug.Stack()}
+			l.s.cfg.Log.Error("worker: a subscription panicked", "subscription", l.full(l.s.application), "event", e.ID, "tid", e.TID, "panic", p, "stack", string(debug.Stack()))
+		}
+	}()
+	return l.do(ctx, e)
+}
+
+// write settles what the places hand over, batched while the previous batch is in flight, until they end.
+func (l *line) write() {
+	for {
+		var v verdict
+		var open bool
+		select {
+		case v, open = <-l.verdicts:
+		case <-l.s.settling.Done(): // a place may never end
+		}
+		if !open {
+			return
+		}
+		batch := []verdict{v}
+		for more := true; more && len(batch) < inboxBatch; {
+			select {
+			case v, open := <-l.verdicts:
+				if more = open; open {
+					batch = append(batch, v)
+				}
+			default:
+				more = false
+			}
+		}
+		l.settle(batch)
+	}
+}
+
+// settle writes a batch, and acks what is written: the intents of those that succeeded, together if possible, and those
+// that failed each by itself. While the database is away, or closed, it tries again; what is unwritten in the end is
+// delivered again.
+func (l *line) settle(batch []verdict) {
+	var fine []verdict
+	for _, v := range batch {
+		if v.err == nil {
+			fine = append(fine, v)
+		}
+	}
+	err := l.persist("settle", func(ctx context.Context) error { return l.create(ctx, fine) })
+	for i := range batch {
+		v := &batch[i]
+		if v.err == nil && err != nil && len(fine) > 1 { // one of them is at fault; each by itself tells which
+			v.err = l.persist("settle", func(ctx context.Context) error { return l.create(ctx, []verdict{*v}) })
+		} else if v.err == nil {
+			v.err = err
+		}
+		written := v.err == nil
+		if !written && l.s.settling.Err() == nil {
+			written = l.fail(*v) == nil
+		}
+		if v.delivery == nil {
+			l.mu.Lock()
+			l.retries--
+			l.mu.Unlock()
+		} else if written {
+			_ = v.delivery.Ack() // stale: it is delivered again, and found taken
+		}
+	}
+}
+
+// persist repeats a unit of work while the database is away, or closed to it.
+func (l *line) persist(what string, unit func(context.Context) error) error {
+	pause := backoff.New(50*time.Millisecond, 5*time.Second)
+	for {
+		ctx, cancel := context.WithTimeout(l.s.settling, l.s.cfg.TTL)
+		err := unit(ctx)
+		late := ctx.Err() != nil
+		cancel()
+		away := late || errors.Is(err, store.ErrClosed) || store.Transient(err) && !store.Locked(err)
+		if err == nil || !away {
+			return err
+		}
+		l.s.cfg.Log.Warn("worker: events cannot be written yet, trying again", "doing", what, "subscription", l.full(l.s.application), "error", err)
+		if !pause.Wait(l.s.settling) {
+			return err
+		}
+	}
+}
+
+// create creates the intents of those that are new.
+func (l *line) create(ctx context.Context, batch []verdict) error {
+	if len(batch) == 0 {
+		return nil
+	}
+	arrivals := make([]store.Arrival, len(batch))
+	for i, v := range batch {
+		arrivals[i] = v.Arrival
+	}
+	fresh := 0
+	err := l.s.store.Settle(ctx, arrivals, func(ctx context.Context, tx pgx.Tx, which []int) error {
+		fresh = len(which)
+		for _, i := range which {
+			if len(batch[i].news) == 0 {
+				continue
+			}
+			if _, err := intent.CreateAll(l.cause(ctx, batch[i].event), tx, batch[i].news); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err == nil {
+		l.s.metrics.events.settled(l.full(l.s.application), "created", fresh)
+		l.s.metrics.events.settled(l.full(l.s.application), "repeated", len(batch)-fresh)
+	}
+	return err
+}
+
+// fail keeps an event that failed.
+func (l *line) fail(v verdict) error {
+	name, result := l.full(l.s.application), "failed"
+	var again *time.Duration
+	if tries := int(v.failures) + 1; tries < l.attempts {
+		again = new(max(delay(l.backoff, int32(tries)), time.Duration(rand.Int64N(int64(50*time.Millisecond)))))
+	} else {
+		result = "dead"
+	}
+	err := l.persist("keep", func(ctx context.Context) error { return l.s.store.Fail(ctx, v.Arrival, v.err.Error(), again) })
+	if err != nil {
+		l.s.cfg.Log.Error("worker: a failed event could not be kept, it is delivered again", "subscription", name, "event", v.EventID, "source", v.Source, "error", err)
+		return err
+	}
+	l.s.metrics.events.settled(name, result, 1)
+	l.s.cfg.Log.Warn("worker: an event failed", "subscription", name, "event", v.EventID, "source", v.Source, "tid", v.event.TID, "result", result, "failures", v.failures+1, "error", v.err)
+	return nil
+}
