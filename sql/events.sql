@@ -61,7 +61,8 @@ SELECT subscription, source, event_id, CASE WHEN dead_at IS NULL THEN 'retrying'
     received_at, due_at, dead_at, headers, convert_from(CASE WHEN payload IS NOT NULL AND writ.is_utf8(payload) THEN payload ELSE '' END, 'UTF8') AS data
 FROM writ.inbox WHERE settled_at IS NULL;
 
--- A person decides on an event that is not settled: retry tries it again from the first, drop settles it without any intents.
+-- A person decides on an event that is not settled: retry tries it again, as if it had failed once; drop settles it without any
+-- intents.
 CREATE OR REPLACE FUNCTION writ.decide_event(verb text, subscription text, source text, event_id text, actor text, why text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -78,7 +79,7 @@ BEGIN
     ELSIF was.settled_at IS NOT NULL THEN
         RAISE EXCEPTION 'writ: event % was settled at %', event_id, was.settled_at USING ERRCODE = 'WR003', HINT = 'What it created stands in the table of intents.';
     END IF;
-    UPDATE writ.inbox i SET failures = CASE WHEN verb = 'retry' THEN 0 ELSE i.failures END, dead_at = NULL,
+    UPDATE writ.inbox i SET failures = CASE WHEN verb = 'retry' THEN 1 ELSE i.failures END, dead_at = NULL,
         due_at = CASE WHEN verb = 'retry' THEN clock_timestamp() END, settled_at = CASE WHEN verb = 'drop' THEN clock_timestamp() END,
         headers = CASE WHEN verb = 'retry' THEN i.headers END, payload = CASE WHEN verb = 'retry' THEN i.payload END
     WHERE i.subscription = was.subscription AND i.source = was.source AND i.event_id = was.event_id;
