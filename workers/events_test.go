@@ -415,6 +415,11 @@ func TestApplication(t *testing.T) {
 	if err := create(ctx, job); err != nil {
 		t.Error(err)
 	}
+	// What was there before can be settled.
+	var left intent.ID
+	if err := b.db.QueryRow(ctx, "UPDATE writ.intents SET state = 'cancelled' WHERE kind = $1 RETURNING id", foreign.Name).Scan(&left); err != nil {
+		t.Error(err)
+	}
 	if err := create(ctx, foreign); !errors.Is(err, intent.ErrInvalid) || !strings.Contains(err.Error(), "task of application test") {
 		t.Errorf("another application's task: %v", err)
 	}

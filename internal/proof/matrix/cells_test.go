@@ -14,7 +14,7 @@ import (
 
 // The rows and columns, in the order of the picture.
 var (
-	steps  = []string{"create", "relay", "claim", "run", "finish", "retry", "flag", "probe", "requeue", "verbs", "quarantine"}
+	steps  = []string{"create", "relay", "claim", "run", "finish", "retry", "flag", "probe", "requeue", "verbs", "quarantine", "event", "subscribe"}
 	faults = []string{"sigkill", "commit-cut", "commit-answer-lost", "broker-cut", "confirm-lost", "message-returned"}
 
 	titles = map[string]string{
@@ -139,6 +139,24 @@ var cells = []cell{
 	{"quarantine", "sigkill", "after COMMIT", "held, and again", quarantining(killedAfter)},
 	{"quarantine", "commit-cut", "", "nothing held; held again", quarantining(cut)},
 	{"quarantine", "commit-answer-lost", "", "held, and again", quarantining(answerLost)},
+
+	{"event", "sigkill", "at the publish", "its intent once", announcing(wire.Publish, wire.Cut, true)},
+	{"event", "sigkill", "at the confirm", "its intent once", announcing(wire.Confirm, wire.Cut, true)},
+	{"event", "sigkill", "before COMMIT", "its intent once", telling(killedBefore)},
+	{"event", "sigkill", "after COMMIT", "its intent once", telling(killedAfter)},
+	{"event", "commit-cut", "", "published twice, its intent once", telling(cut)},
+	{"event", "commit-answer-lost", "", "its intent once", telling(answerLost)},
+	{"event", "broker-cut", "", "its intent once", announcing(wire.Publish, wire.Cut, false)},
+	{"event", "confirm-lost", "with the connection", "published twice, its intent once", announcing(wire.Confirm, wire.Cut, false)},
+	{"event", "confirm-lost", "in silence", "published twice, its intent once", announcing(wire.Confirm, wire.Swallow, false)},
+	{"event", "confirm-lost", "nack instead", "published twice, its intent once", announcing(wire.Confirm, wire.Nack, false)},
+
+	{"subscribe", "sigkill", "before COMMIT", "its intent once, by another", taking(killedBefore)},
+	{"subscribe", "sigkill", "after COMMIT", "its intent once", taking(killedAfter)},
+	{"subscribe", "commit-cut", "", "written again, its intent once", taking(cut)},
+	{"subscribe", "commit-answer-lost", "", "found taken, its intent once", taking(answerLost)},
+	{"subscribe", "broker-cut", "at the delivery", "delivered again, its intent once", hearing(wire.Deliver)},
+	{"subscribe", "broker-cut", "at the ack", "delivered again, found taken", hearing(wire.Ack)},
 }
 
 // gap is a part of the table that does not apply, and why.
@@ -159,6 +177,8 @@ var gaps = []gap{
 	{"requeue", faults[3:], "The reconciler speaks to no broker; its hint goes through the outbox, and so through the relay."},
 	{"verbs", faults[3:], "A decision is one statement in Postgres; what it sets going goes through the outbox, and so through the relay."},
 	{"quarantine", faults[3:], "A quarantine is one statement in Postgres, on a database in which nothing is published."},
+	{"event", faults[5:], "An event is not mandatory: without a subscription it goes to nobody."},
+	{"subscribe", faults[4:], "A subscription publishes nothing; the hints of its intents go through the outbox, and so through the relay."},
 }
 
 func TestMatrix(t *testing.T) {

@@ -26,6 +26,7 @@ const (
 	recovers = "'recovered'"
 	takes    = "SET probe_at = now() + $4" // a worker takes an asking
 	verdicts = "writ.probed"
+	settles  = "INSERT INTO writ.inbox"
 )
 
 // moment is where a transaction is broken, and how.

@@ -28,6 +28,9 @@ const (
 	dispatch = "./dispatch"
 	pool     = "./workers"
 	broker   = "./internal/rabbit"
+	cells    = "./internal/proof/matrix"
+
+	statements = "./sql"
 )
 
 // Mutants is the table.
@@ -194,5 +197,27 @@ var Mutants = []Mutant{
 			File: "sql/probe.sql", Old: "    IF i.state <> 'sending' OR i.epoch <> seen_epoch OR", New: "    IF i.state <> 'sending' AND i.epoch <> seen_epoch AND",
 		}},
 		Catch: Catch{pool, "TestProbe_person"},
+	},
+	{
+		Name: "event without a note", // what the broker repeats is taken again
+		Edits: []Edit{{
+			File: "sql/statements/events.sql", Old: "ON CONFLICT DO NOTHING\nRETURNING subscription, source, event_id;",
+			New: "ON CONFLICT (subscription, source, event_id) DO UPDATE SET settled_at = clock_timestamp()\nRETURNING subscription, source, event_id;",
+		}},
+		Catch: Catch{pool, "TestSubscribe_repeats"},
+	},
+	{
+		Name: "event acked before it is taken",
+		Edits: []Edit{{
+			File: "workers/subscriber.go", Old: "			s.lines[d.Queue].put(", New: "			_ = d.Ack()\n			s.lines[d.Queue].put(",
+		}},
+		Catch: Catch{cells, "TestMatrix/subscribe/sigkill/before-COMMIT"},
+	},
+	{
+		Name: "failed event taken twice", // by two workers, or after the answer of a commit was lost
+		Edits: []Edit{{
+			File: "sql/statements/events.sql", Old: "AND failures = $4 AND due_at IS NOT NULL", New: "AND failures >= $4",
+		}},
+		Catch: Catch{statements, "TestRole_worker"},
 	},
 }
