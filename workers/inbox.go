@@ -75,12 +75,12 @@ func (l *line) settle(batch []verdict) {
 // persist repeats a unit of work while the database is away, or closed to it.
 func (l *line) persist(what string, unit func(context.Context) error) error {
 	pause := backoff.New(50*time.Millisecond, 5*time.Second)
-	for {
+	for try := 1; ; try++ {
 		ctx, cancel := context.WithTimeout(l.s.settling, l.s.cfg.TTL)
 		err := unit(ctx)
 		late := ctx.Err() != nil
 		cancel()
-		away := late || errors.Is(err, store.ErrClosed) || store.Transient(err) && !store.Locked(err)
+		away := late || errors.Is(err, store.ErrClosed) || store.Transient(err) && !store.Locked(err) || lost(err) && try < lostTries
 		if err == nil || !away {
 			return err
 		}
@@ -89,6 +89,23 @@ func (l *line) persist(what string, unit func(context.Context) error) error {
 			return err
 		}
 	}
+}
+
+// lostTries bounds the tries after errors that nobody can place; the event is then kept as a failed one.
+const lostTries = 10
+
+// lost reports whether err may be that of a connection that broke: neither the server's own word, nor that of the checks
+// at a creation.
+func lost(err error) bool {
+	if _, said := store.Code(err); said {
+		return false
+	}
+	for _, refusal := range []error{intent.ErrInvalid, intent.ErrConflict, intent.ErrIllegal, intent.ErrNotFound} {
+		if errors.Is(err, refusal) {
+			return false
+		}
+	}
+	return true
 }
 
 // create creates the intents of those that are new.
