@@ -153,7 +153,7 @@ func (e *town) intents(kind string) map[int]int {
 
 func (e *town) awaitIntents(kind string, want int) {
 	e.t.Helper()
-	testkit.Until(e.t, 20*time.Second, fmt.Sprintf("%d intents of %s", want, kind), func() (bool, string) {
+	testkit.Until(e.t, 60*time.Second, fmt.Sprintf("%d intents of %s", want, kind), func() (bool, string) {
 		got := e.intents(kind)
 		return len(got) >= want, fmt.Sprint(got)
 	})
@@ -347,15 +347,15 @@ func TestSubscribe_slow(t *testing.T) {
 		return do(ctx, ev)
 	}
 	e.listen(e.db.URL, testkit.AMQPURL(t), slow, greets("count"))
-	for n := range 300 { // more than the prefetch of the one that hangs
+	for n := range 150 { // more than the prefetch of the one that hangs
 		e.tell(n)
 	}
-	e.awaitIntents(kindOf("count").Name, 300)
+	e.awaitIntents(kindOf("count").Name, 150)
 	if n := len(e.intents(kindOf("greet").Name)); n != 0 {
 		t.Errorf("the one that hangs has created %d", n)
 	}
 	close(hang)
-	e.awaitIntents(kindOf("greet").Name, 300)
+	e.awaitIntents(kindOf("greet").Name, 150)
 }
 
 // TestSubscribe_paused: while all is paused events wait with the broker.

@@ -172,7 +172,7 @@ type line struct {
 }
 
 func newLine(s *subscriber, one *subscription) *line {
-	l := &line{subscription: one, s: s, verdicts: make(chan verdict, one.places)}
+	l := &line{subscription: one, s: s, verdicts: make(chan verdict, inboxBatch)}
 	l.filled = sync.NewCond(&l.mu)
 	return l
 }
