@@ -4,7 +4,7 @@
 BIN := .writ/bin
 TOOL := go tool -modfile=internal/tools/go.mod
 
-.PHONY: help build compiler spin demo test lint fmt check storm matrix mutants model prove drills kills bench bench-long clean
+.PHONY: help build compiler python spin demo test lint fmt check storm matrix mutants model prove drills kills bench bench-long clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,7 +27,17 @@ compiler:
 			echo "the race detector needs a C compiler; run: sudo apt-get install gcc libc6-dev" >&2; exit 1; \
 		fi; }
 
-test: build compiler ## all tests under the race detector, on real servers
+# One example is a program in Python, with the drivers of Postgres and RabbitMQ.
+python:
+	@for p in python3 /usr/bin/python3; do $$p -c 'import psycopg2, pika' 2>/dev/null && exit 0; done; \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			echo "installing python3-psycopg2 and python3-pika for an example"; \
+			apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-psycopg2 python3-pika >/dev/null; \
+		else \
+			echo "an example in Python needs its drivers; run: sudo apt-get install python3-psycopg2 python3-pika" >&2; exit 1; \
+		fi
+
+test: build compiler python ## all tests under the race detector, on real servers
 	$(BIN)/writ dev exec -- go test -race -timeout 8m ./...
 	go -C cmd/bench test -race ./...
 

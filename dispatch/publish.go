@@ -2,9 +2,7 @@ package dispatch
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
@@ -23,13 +21,16 @@ type parcel struct {
 // publish sends taken rows, waits for the broker's word on each, and writes it down: confirmed rows are deleted, refused
 // ones delayed, unknown ones left for the next round. It returns how many rows were settled.
 func (s *session) publish(ctx context.Context, taken *store.Taken) (int, error) {
-	parcels, refused := s.pack(taken.Rows)
+	parcels, events, refused := s.pack(taken.Rows)
 	var published []pgtype.TID
 	refuse := func(p parcel, why string) {
 		refused = append(refused, store.Refusal{Refs: p.refs, Why: why})
 	}
 	sending, cancel := context.WithTimeout(ctx, holding)
 	defer cancel()
+	if events {
+		parcels = s.declareExchanges(sending, parcels, refuse)
+	}
 	sendErr := s.send(sending, parcels, func(p parcel, fate rabbit.Fate, why error) {
 		switch {
 		case fate == rabbit.Confirmed:
@@ -39,6 +40,7 @@ func (s *session) publish(ctx context.Context, taken *store.Taken) (int, error) 
 			s.metrics.returned.Add(float64(len(p.refs)))
 			refuse(p, "no such queue: no worker ever declared "+p.message.Key)
 		case why != nil:
+			delete(s.exchanges, p.message.Exchange) // it may be gone
 			s.metrics.refused.Add(float64(len(p.refs)))
 			refuse(p, why.Error())
 		}
@@ -105,7 +107,8 @@ func (s *session) sendSingly(ctx context.Context, parcels []parcel, fates []rabb
 }
 
 // pack makes messages of rows: hints of one queue share frames if their kinds run shortly, all else travels singly.
-func (s *session) pack(rows []store.Row) (parcels []parcel, refused []store.Refusal) {
+// events reports whether there are any among them.
+func (s *session) pack(rows []store.Row) (parcels []parcel, events bool, refused []store.Refusal) {
 	open := map[string]*frame{} // by queue
 	flush := func(f *frame) {
 		message, err := rabbit.HintMessage(s.installation, f.queue, f.hints)
@@ -122,7 +125,7 @@ func (s *session) pack(rows []store.Row) (parcels []parcel, refused []store.Refu
 				refused = append(refused, store.Refusal{Refs: []pgtype.TID{row.Ref}, Why: err.Error()})
 				continue
 			}
-			parcels = append(parcels, parcel{message, []pgtype.TID{row.Ref}})
+			parcels, events = append(parcels, parcel{message, []pgtype.TID{row.Ref}}), true
 			continue
 		}
 		route := s.route(row.Kind)
@@ -153,7 +156,7 @@ func (s *session) pack(rows []store.Row) (parcels []parcel, refused []store.Refu
 	for _, f := range open {
 		flush(f)
 	}
-	return parcels, refused
+	return parcels, events, refused
 }
 
 // frameSize is how many hints of a kind travel together when rows are at hand.
@@ -183,18 +186,4 @@ func (s *session) route(kind string) store.Route {
 		return r
 	}
 	return store.Route{Queue: kind}
-}
-
-// event is a row for an exchange: not mandatory, for without a subscriber it is delivered to nobody.
-func event(row store.Row) (rabbit.Message, error) {
-	m := rabbit.Message{Exchange: row.Exchange, Key: row.RoutingKey, Body: row.Payload}
-	if row.Headers != nil {
-		if err := json.Unmarshal(row.Headers, &m.Headers); err != nil {
-			return m, fmt.Errorf("headers: %w", err)
-		}
-	}
-	if t, ok := m.Headers["content-type"]; ok {
-		m.ContentType = fmt.Sprint(t)
-	}
-	return m, nil
 }

@@ -140,8 +140,10 @@ type session struct {
 	publisher    *rabbit.Publisher
 	installation uuid.UUID
 
-	routes   map[string]store.Route
-	routesAt time.Time
+	routes    map[string]store.Route
+	routesAt  time.Time
+	exchanges map[string]bool // of events, that were declared
+
 	learning bool // a backlog travels singly because the typical run time of its kind is not known
 
 	low        time.Time // where the next scan begins, by the database's clock

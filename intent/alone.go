@@ -31,6 +31,10 @@ const aloneTries = 5
 // Opts.ID of the caller's, Existed is also true where an earlier try of this call made it. It blocks until the database
 // has answered, or ctx ends. Errors as for Create. Safe for concurrent use with a pool.
 func (k Kind[T]) CreateAlone(ctx context.Context, db Autocommit, args T, opts Opts) (Created, error) {
+	opts, err := caused(ctx, alone{db}, k.Name, opts)
+	if err != nil {
+		return Created{}, err
+	}
 	r, err := k.request(args, opts)
 	if err != nil {
 		return Created{}, err

@@ -47,13 +47,14 @@ type Opts struct {
 	// Subjects relate the intent to rows of the application, like "customer:7". At most 20 of at most 200 bytes.
 	Subjects []string
 
-	// TID is the transaction id that all intents caused by one root share. Default: the intent's own id.
+	// TID is the transaction id that all intents caused by one root share. Default: the context's (see [Cause]), or that of
+	// Parent if another one is given, else the intent's own id.
 	TID ID
 
-	// Parent is the intent that caused this one. Default: none.
+	// Parent is the intent that caused this one. Default: the context's, else none.
 	Parent ID
 
-	// Trace is a W3C traceparent. Default: none.
+	// Trace is a W3C traceparent. Default: as for TID, else none.
 	Trace string
 
 	// Meta is any JSON object for people and searches. Default: none.
@@ -70,6 +71,10 @@ type Created struct {
 // statement, no broker. Errors: *InvalidError (nothing was sent to the database), *KeyConflictError, or the
 // database's; after the last the transaction is aborted, as after any failed statement.
 func (k Kind[T]) Create(ctx context.Context, tx Tx, args T, opts Opts) (Created, error) {
+	opts, err := caused(ctx, tx, k.Name, opts)
+	if err != nil {
+		return Created{}, err
+	}
 	r, err := k.request(args, opts)
 	if err != nil {
 		return Created{}, err
@@ -113,20 +118,27 @@ func (k Kind[T]) CreateMany(ctx context.Context, tx Tx, many []One[T]) ([]Create
 	requests := make([]store.Request, len(many))
 	var faults []error
 	for i, one := range many {
-		var err error
-		if requests[i], err = k.request(one.Args, one.Opts); err != nil {
+		opts, err := caused(ctx, tx, k.Name, one.Opts)
+		if err == nil {
+			requests[i], err = k.request(one.Args, opts)
+		}
+		if err != nil {
 			faults = append(faults, fmt.Errorf("intent %d: %w", i, err))
 		}
 	}
 	if len(faults) > 0 {
 		return nil, errors.Join(faults...)
 	}
-	out := make([]Created, 0, len(many))
+	return createMany(ctx, tx, requests)
+}
+
+func createMany(ctx context.Context, tx Tx, requests []store.Request) ([]Created, error) {
+	out := make([]Created, 0, len(requests))
 	for start := 0; start < len(requests); start += chunk {
 		part := requests[start:min(start+chunk, len(requests))]
 		created, err := store.CreateMany(ctx, tx, part)
 		if err != nil {
-			return nil, fmt.Errorf("create %s: %w", k.Name, explain(err, nil))
+			return nil, fmt.Errorf("create %s: %w", requests[start].Kind, explain(err, nil))
 		}
 		for i, r := range part {
 			c := Created{ID: r.ID}

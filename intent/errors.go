@@ -98,6 +98,9 @@ func explain(err error, d *Verdict) error {
 	if !ok {
 		return err
 	}
+	if pgErr.Code == store.CodeCheck && pgErr.DataTypeName == "task" {
+		return &refusal{ErrInvalid, fmt.Sprintf("writ: kind: is not %s, which this database belongs to (an application creates only its own tasks; publish an event that the other one subscribes to)", pgErr.ConstraintName)}
+	}
 	words := pgErr.Message
 	if pgErr.Hint != "" {
 		words += " (" + pgErr.Hint + ")"

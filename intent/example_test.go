@@ -147,3 +147,40 @@ func ExampleCancel() {
 	// cancelled <nil>
 	// seen pending, is cancelled
 }
+
+// What has happened others are told by an event, in the same transaction: they get it if that commits.
+func ExampleEvent_Publish() {
+	type added struct {
+		CommentID int `json:"comment_id"`
+	}
+	commentAdded := intent.Event[added]{Name: "comment.added"}
+	example(func(ctx context.Context, pool *pgxpool.Pool) error {
+		return pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
+			// INSERT INTO comments … RETURNING id
+			if _, err := commentAdded.Publish(ctx, tx, added{7}, intent.EventOpts{Subject: "comment:7"}); err != nil {
+				return err
+			}
+			_, err := intent.Event[added]{Name: "added"}.Publish(ctx, tx, added{7}, intent.EventOpts{})
+			fmt.Println(err)
+			return nil
+		})
+	})
+	// Output: writ: event: "added" names no model (use model.verb in the past tense and in lower case, like user.authorized, at most 100 bytes)
+}
+
+// A web server begins a tree with the trace that its caller sent; what is created with that context, and what comes of it,
+// belongs to the tree.
+func ExampleWithCause() {
+	example(func(ctx context.Context, pool *pgxpool.Pool) error {
+		request := intent.NewID()
+		ctx = intent.WithCause(ctx, intent.Cause{TID: request, Trace: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"})
+		err := pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
+			_, err := intent.CreateAll(ctx, tx, []intent.New{Notify.New(NotifyArgs{7}, intent.Opts{}), Notify.New(NotifyArgs{8}, intent.Opts{})})
+			return err
+		})
+		tree, treeErr := intent.Tree(ctx, pool, request)
+		fmt.Println(len(tree), "intents in the tree")
+		return errors.Join(err, treeErr)
+	})
+	// Output: 2 intents in the tree
+}

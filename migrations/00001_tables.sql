@@ -14,6 +14,9 @@ CREATE DOMAIN writ.moment  AS timestamptz CONSTRAINT "a finite time, from 2000 u
     CHECK (VALUE BETWEEN '2000-01-01 00:00:00+00' AND '9999-12-31 23:59:59.999999+00');
 CREATE DOMAIN writ.labels  AS text[]      CONSTRAINT "no null among them" CHECK (array_position(VALUE, NULL) IS NULL);
 
+-- A kind's name. Where the database belongs to one application (writ.own), this domain refuses the tasks of others.
+CREATE DOMAIN writ.task    AS text        COLLATE "C";
+
 CREATE TABLE writ.intents (
     -- Fixed width and never null first: the server then knows where in the row they stand. Of the nullable ones those that
     -- a claim writes come first.
@@ -29,7 +32,7 @@ CREATE TABLE writ.intents (
     requeues     int         NOT NULL DEFAULT 0,
     waiting_on   writ.gate   NOT NULL DEFAULT 0,    -- the one admission gate: 0 means it may be claimed
     state        text        NOT NULL DEFAULT 'pending', -- which there are, the triggers know
-    kind         text        COLLATE "C" NOT NULL,  -- "C", as all names of kinds and queues: their indexes compare bytes
+    kind         writ.task   NOT NULL,              -- "C", as all names of kinds and queues: their indexes compare bytes
     args         jsonb       NOT NULL DEFAULT '{}',
     event        text,                              -- set by every engine statement; null: written by hand
     worker_id    uuid,                              -- who claimed it last
@@ -198,10 +201,40 @@ CREATE TABLE writ.keys (
 );
 CREATE INDEX keys_intent ON writ.keys (intent_id);
 
+-- The subscriptions that workers' code declares.
+CREATE TABLE writ.subscriptions (
+    name        text        COLLATE "C" PRIMARY KEY, -- application/event/name
+    event       text        COLLATE "C" NOT NULL,
+    queue       text        COLLATE "C" NOT NULL,    -- the broker's name
+    declared_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+-- What became of each event, once per subscription however often the broker repeats it. Written in the transaction that
+-- creates its intents; only what failed is kept whole, to be tried again from here.
+CREATE TABLE writ.inbox (
+    subscription text        COLLATE "C" NOT NULL,
+    source       text        COLLATE "C" NOT NULL,  -- who published it, and its id there
+    event_id     text        COLLATE "C" NOT NULL,
+    received_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    settled_at   timestamptz,                       -- its intents are created, or a person dropped it
+    due_at       timestamptz,                       -- of the next try; null: settled, or dead
+    dead_at      timestamptz,                       -- no more tries: a person decides
+    failures     int         NOT NULL DEFAULT 0,
+    last_error   text,
+    headers      jsonb,                             -- of the message, while it is not settled
+    payload      bytea,
+    PRIMARY KEY (subscription, source, event_id),
+    CONSTRAINT inbox_shape CHECK (num_nonnulls(settled_at, due_at, dead_at) = 1)
+) WITH (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_insert_scale_factor = 0.1);
+CREATE INDEX inbox_due     ON writ.inbox (subscription, due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX inbox_dead    ON writ.inbox (dead_at)              WHERE dead_at IS NOT NULL;
+CREATE INDEX inbox_settled ON writ.inbox (settled_at)           WHERE settled_at IS NOT NULL;
+
 -- Who this installation is, and the database that it lives in. One row.
 CREATE TABLE writ.settings (
     one           boolean     PRIMARY KEY DEFAULT true CHECK (one),
     installation  uuid        NOT NULL DEFAULT gen_random_uuid(),
+    application   text,                             -- whose tasks are the only ones here; null: nobody said so
     fingerprint   text        NOT NULL,             -- system identifier, timeline and database when last adopted
     installed_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
     adopted_at    timestamptz,
@@ -242,5 +275,5 @@ CREATE TABLE writ.repeatable (
 );
 
 -- +goose Down
-DROP TABLE writ.bulk_rows, writ.bulks, writ.repeatable, writ.duties, writ.leader, writ.relay, writ.settings, writ.keys, writ.log, writ.kinds, writ.workers, writ.outbox, writ.intents;
-DROP DOMAIN writ.op, writ.gate, writ.headers, writ.moment, writ.labels;
+DROP TABLE writ.inbox, writ.subscriptions, writ.bulk_rows, writ.bulks, writ.repeatable, writ.duties, writ.leader, writ.relay, writ.settings, writ.keys, writ.log, writ.kinds, writ.workers, writ.outbox, writ.intents;
+DROP DOMAIN writ.op, writ.gate, writ.headers, writ.moment, writ.labels, writ.task;

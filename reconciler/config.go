@@ -45,6 +45,11 @@ type Config struct {
 	// a duty takes a third of it at most. Default 15 s; at least 100 ms.
 	Lease time.Duration
 
+	// KeepEvents is how long it is kept in mind that an event was settled, by subscription. A broker that repeats a message
+	// later than that, from a queue that nobody has emptied meanwhile, has its intents created again. Default 30 days; at
+	// least 1 h.
+	KeepEvents time.Duration
+
 	// OnAct is told of each row that is acted on, in the reconciler's own goroutine. Default: nobody is.
 	OnAct func(Act)
 
@@ -67,10 +72,14 @@ func (c Config) withDefaults() (Config, []*entry, error) {
 	c.RequeueMost = cmp.Or(c.RequeueMost, 5000)
 	c.WorkerTTL = cmp.Or(c.WorkerTTL, 10*time.Second)
 	c.Lease = cmp.Or(c.Lease, 15*time.Second)
+	c.KeepEvents = cmp.Or(c.KeepEvents, 30*24*time.Hour)
 	c.Log = cmp.Or(c.Log, slog.Default())
 	agenda, errs := c.agenda()
 	if c.RequeueAfter < time.Second {
 		errs = append(errs, fmt.Errorf("reconciler: Config.RequeueAfter is %v; it must be at least 1s", c.RequeueAfter))
+	}
+	if c.KeepEvents < time.Hour {
+		errs = append(errs, fmt.Errorf("reconciler: Config.KeepEvents is %v; it must be at least 1h", c.KeepEvents))
 	}
 	if c.RequeueMost < 1 || c.Lease < shortest || c.WorkerTTL < shortest {
 		errs = append(errs, fmt.Errorf("reconciler: Config.RequeueMost must be positive, Lease and WorkerTTL at least %v", shortest))

@@ -239,5 +239,22 @@ func (r *Reconciler) prune(ctx context.Context, l *look) (more bool, err error) 
 			}
 		}
 	}
-	return false, nil
+	return r.forget(ctx, l)
+}
+
+// forget prunes the inbox: events that were settled so long ago that the broker repeats them no more.
+func (r *Reconciler) forget(ctx context.Context, l *look) (more bool, err error) {
+	for {
+		n, err := l.store.PruneInbox(ctx, r.cfg.KeepEvents, pruneBatch)
+		l.report.Forgotten += n
+		switch enough := l.most > 0 && l.report.Forgotten >= l.most; {
+		case err != nil || n < pruneBatch:
+			return false, err
+		case enough:
+			l.report.Unfinished = true
+			return false, nil
+		case l.late():
+			return true, nil
+		}
+	}
 }

@@ -344,3 +344,20 @@ func buffers(t *testing.T, q interface {
 	p := plan[0]["Plan"].(map[string]any)
 	return int(p["Shared Hit Blocks"].(float64) + p["Shared Read Blocks"].(float64))
 }
+
+// TestForget: settled events are forgotten in time; those that wait for a person are not.
+func TestForget(t *testing.T) {
+	t.Parallel()
+	db := testkit.Database(t)
+	db.Run(t, `INSERT INTO writ.inbox (subscription, source, event_id, settled_at, dead_at)
+		SELECT 's', 'api', n::text, CASE WHEN n <= 2500 THEN now() - interval '31 days' WHEN n <= 2600 THEN now() - interval '29 days' END,
+			CASE WHEN n > 2600 THEN now() - interval '1 year' END FROM generate_series(1, 2700) n`)
+	r, err := reconciler.New(db.Pool, reconciler.Config{Log: testkit.Log(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	report, err := r.Once(context.Background())
+	if left := testkit.Value[int](t, db, "SELECT count(*) FROM writ.inbox"); err != nil || report.Forgotten != 2500 || left != 200 {
+		t.Errorf("forgot %d, %d are left, %v; want 2,500 and 200", report.Forgotten, left, err)
+	}
+}

@@ -10,7 +10,7 @@ type metrics struct {
 func newMetrics(r prometheus.Registerer) *metrics {
 	m := &metrics{
 		acts: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "writ_reconciled_total", Help: "What the reconciler did: requeued, flagged, retried, probed, pruned.",
+			Name: "writ_reconciled_total", Help: "What the reconciler did: requeued, flagged, retried, probed, pruned, forgotten (settled events).",
 		}, []string{"act"}),
 		leader: prometheus.NewGauge(prometheus.GaugeOpts{Name: "writ_leader", Help: "1 if this reconciler leads."}),
 	}
@@ -26,6 +26,7 @@ func (m *metrics) add(r Report) {
 	m.acts.WithLabelValues("retried").Add(float64(r.Retried))
 	m.acts.WithLabelValues("probed").Add(float64(r.Probed))
 	m.acts.WithLabelValues("pruned").Add(float64(r.Pruned))
+	m.acts.WithLabelValues("forgotten").Add(float64(r.Forgotten))
 }
 
 func (m *metrics) lead(yes bool) {

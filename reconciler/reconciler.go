@@ -274,8 +274,8 @@ func (r *Reconciler) note(report Report) {
 	if report.Suspended {
 		r.cfg.Log.Warn("reconciler: the relay is far behind, so lost hints are not looked for")
 	}
-	if report.acts() > 0 {
-		r.cfg.Log.Info("reconciler: looked", "requeued", report.Requeued, "flagged", report.Flagged, "retried", report.Retried, "probed", report.Probed, "pruned", report.Pruned)
+	if report.acts()+report.Forgotten > 0 {
+		r.cfg.Log.Info("reconciler: looked", "requeued", report.Requeued, "flagged", report.Flagged, "retried", report.Retried, "probed", report.Probed, "pruned", report.Pruned, "events_forgotten", report.Forgotten)
 	}
 }
 

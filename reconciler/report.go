@@ -4,11 +4,12 @@ import "github.com/writhq/writ/intent"
 
 // Report is what one look did.
 type Report struct {
-	Requeued int // hints written again
-	Flagged  int // attempts whose worker died, now ambiguous
-	Retried  int // the same, idempotent, to be run again, or in error if their attempts are spent
-	Pruned   int // rows past their retention
-	Probed   int // probes that are asked (again), because a hint was lost or none was planned
+	Requeued  int // hints written again
+	Flagged   int // attempts whose worker died, now ambiguous
+	Retried   int // the same, idempotent, to be run again, or in error if their attempts are spent
+	Pruned    int // rows past their retention
+	Forgotten int // settled events past Config.KeepEvents, which are no intents
+	Probed    int // probes that are asked (again), because a hint was lost or none was planned
 
 	// Suspended: lost hints were not looked for, because the relay is so far behind (10,000 hints overdue by more than
 	// RequeueAfter) that lost cannot be told from late. The next look tries again.

@@ -33,6 +33,25 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT t >= '2000-01-01 00:00:00+00' AND t < '9999-12-31 00:00:00+00'
 $$;
 
+-- What something inherits from what caused it: the parent that it names, else the one of this transaction (writ.inherit).
+CREATE OR REPLACE FUNCTION writ.cause(parent uuid DEFAULT NULL) RETURNS TABLE (tid uuid, parent uuid, trace text)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT coalesce(p.tid, CASE WHEN cause.parent IS NULL OR cause.parent = s.parent THEN s.tid END), coalesce(cause.parent, s.parent),
+        coalesce(p.trace, CASE WHEN cause.parent IS NULL OR cause.parent = s.parent THEN s.trace END)
+    FROM (SELECT nullif(current_setting('writ.tid', true), '')::uuid AS tid, nullif(current_setting('writ.parent', true), '')::uuid AS parent,
+            nullif(current_setting('writ.trace', true), '') AS trace) s
+    LEFT JOIN writ.intents p ON p.id = cause.parent
+$$;
+
+-- All that this transaction creates or publishes by SQL from here on is caused by an intent: it inherits its transaction id
+-- and trace, and has it as its parent. Where there is no such intent, by its id alone.
+CREATE OR REPLACE FUNCTION writ.inherit(parent uuid) RETURNS void
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT set_config('writ.parent', inherit.parent::text, true), set_config('writ.tid', coalesce(i.tid, inherit.parent)::text, true),
+        set_config('writ.trace', coalesce(i.trace, ''), true)
+    FROM (SELECT) one LEFT JOIN writ.intents i ON i.id = inherit.parent
+$$;
+
 CREATE OR REPLACE FUNCTION writ.intents_inserted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -62,7 +81,10 @@ BEGIN
     IF NEW.finished_at IS NOT NULL OR NEW.failed_at IS NOT NULL THEN
         RAISE EXCEPTION 'writ: an intent is not created with a time at which it ended' USING ERRCODE = 'WR003';
     END IF;
-    NEW.tid := coalesce(NEW.tid, NEW.id);
+    IF NEW.tid IS NULL THEN
+        SELECT tid, parent, coalesce(NEW.trace, trace) INTO NEW.tid, NEW.parent_id, NEW.trace FROM writ.cause(NEW.parent_id);
+        NEW.tid := coalesce(NEW.tid, NEW.id);
+    END IF;
     -- One that an ON CONFLICT DO NOTHING then leaves out has a hint too: that costs a message, and does nothing.
     IF NEW.waiting_on = 0 THEN
         INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op)

@@ -48,6 +48,35 @@ BEGIN
     VALUES ('00000000-0000-0000-0000-000000000000', 0, 'adopted', adopt.actor, adopt.why);
 END $$;
 
+-- From now on this database is one application's: intents of other applications' kinds are refused, whoever creates them. Null
+-- gives it back. The refusal is a constraint of the domain writ.task, which costs nothing where there is none; intents that
+-- exist already are left alone.
+CREATE OR REPLACE FUNCTION writ.own(application text) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    owner text := (SELECT s.application FROM writ.settings s);
+BEGIN
+    IF owner = own.application OR own.application IS NULL AND owner IS NULL THEN
+        RETURN;
+    ELSIF own.application !~ '^[a-z][a-z0-9_-]*$' OR length(own.application) > 40 THEN
+        RAISE EXCEPTION 'writ: application "%" is malformed', own.application USING ERRCODE = 'WR005',
+            HINT = 'An application is the first part of its kinds'' names: a-z, 0-9, _ and -, beginning with a letter, at most 40 bytes.';
+    END IF;
+    SELECT s.application INTO owner FROM writ.settings s FOR UPDATE; -- one after the other
+    IF owner = own.application THEN
+        RETURN;
+    ELSIF owner IS NOT NULL AND own.application IS NOT NULL THEN
+        RAISE EXCEPTION 'writ: this database belongs to application %, so % cannot have it', owner, own.application USING ERRCODE = 'WR003',
+            HINT = 'Give each application a database of its own; or give this one back first: SELECT writ.own(NULL).';
+    ELSIF owner IS NOT NULL THEN
+        EXECUTE format('ALTER DOMAIN writ.task DROP CONSTRAINT %I', 'a task of application ' || owner);
+    ELSE
+        EXECUTE format('ALTER DOMAIN writ.task ADD CONSTRAINT %I CHECK (pg_catalog.starts_with(VALUE, %L)) NOT VALID',
+            'a task of application ' || own.application, own.application || '.');
+    END IF;
+    UPDATE writ.settings SET application = own.application;
+END $$;
+
 -- Who and why are required of everybody who overrules the engine.
 CREATE OR REPLACE FUNCTION writ.check_reason(actor text, why text) RETURNS void
 LANGUAGE plpgsql STABLE AS $$

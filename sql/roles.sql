@@ -45,6 +45,10 @@ BEGIN
         EXECUTE format('ALTER FUNCTION %s OWNER TO writ_owner', o.what);
     END LOOP;
 
+    IF (SELECT typowner FROM pg_type WHERE oid = 'writ.task'::regtype) <> 'writ_owner'::regrole THEN
+        ALTER DOMAIN writ.task OWNER TO writ_owner; -- writ.own alters it
+    END IF;
+
     REVOKE ALL ON ALL TABLES IN SCHEMA writ FROM PUBLIC, writ_creator, writ_worker, writ_relay, writ_viewer, writ_operator;
     REVOKE ALL ON ALL FUNCTIONS IN SCHEMA writ FROM PUBLIC, writ_creator, writ_worker, writ_relay, writ_viewer, writ_operator;
     GRANT USAGE ON SCHEMA writ TO writ_creator, writ_worker, writ_relay, writ_viewer, writ_operator;
@@ -60,6 +64,12 @@ BEGIN
     -- The application may take back what it asked for.
     GRANT EXECUTE ON FUNCTION writ.cancel(uuid, text, int, text, text, jsonb) TO writ_creator, writ_worker;
 
+    GRANT EXECUTE ON FUNCTION writ.publish(text, jsonb, text, uuid, uuid, uuid, text), writ.inherit(uuid), writ.cause(uuid), writ.is_event_name(text)
+        TO writ_creator, writ_worker;
+
+    GRANT EXECUTE ON FUNCTION writ.own(text) TO writ_worker;
+    GRANT SELECT, INSERT, UPDATE ON writ.inbox, writ.subscriptions TO writ_worker;
+    GRANT SELECT, UPDATE, DELETE ON writ.inbox TO writ_relay;
     GRANT SELECT, UPDATE ON writ.intents TO writ_worker;
     GRANT SELECT, INSERT, UPDATE, DELETE ON writ.workers TO writ_worker;
     GRANT SELECT, INSERT, UPDATE ON writ.kinds TO writ_worker;
@@ -81,7 +91,7 @@ BEGIN
         writ.why_missing(uuid), writ.why_pending(writ.intents), writ.why_ambiguous(writ.intents), writ.why_stopped(), writ.why_held(writ.intents), writ.why_requeued(writ.intents, text), writ.times(int),
         writ.status_of(writ.intents), writ.late_truth(uuid), writ.merge_patch(jsonb, jsonb), writ.fingerprint(text), writ.uuid_at(timestamptz),
         writ.known_kinds(), writ.json_bigint(jsonb), writ.json_numeric(jsonb), writ.json_boolean(jsonb), writ.json_text(jsonb), writ.json_uuid(jsonb),
-        writ.json_timestamptz(jsonb)
+        writ.json_timestamptz(jsonb), writ.is_utf8(bytea)
         TO writ_viewer, writ_operator;
     GRANT EXECUTE ON FUNCTION writ.happened(uuid, text, int, text, text, jsonb), writ.give_up(uuid, text, int, text, text, jsonb),
         writ.cancel(uuid, text, int, text, text, jsonb),
@@ -89,5 +99,6 @@ BEGIN
         writ.note(uuid, text, text), writ.sync_kind(text),
         writ.bulk_plan(text, uuid[], text[], int[], text, text, jsonb, text, boolean, jsonb, jsonb), writ.bulk_start(uuid, text, double precision),
         writ.bulk_step(uuid, int), writ.bulk_abort(uuid, text, text),
+        writ.decide_event(text, text, text, text, text, text), writ.own(text),
         writ.pause(text, text, text), writ.resume(text, text, text), writ.quarantine(timestamptz, text, text, jsonb) TO writ_operator;
 END $$;

@@ -88,6 +88,20 @@ func TestRole_creator(t *testing.T) {
 	must(t, "create", err)
 	_, err = pool.Exec(ctx, `INSERT INTO writ.intents (kind, args, run_at) VALUES ($1, '{}', now())`, kind)
 	must(t, "insert by hand", err)
+	err = pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "SELECT writ.inherit($1)", ids[0].ID); err != nil {
+			return fmt.Errorf("inherit: %w", err)
+		}
+		if _, err := tx.Exec(ctx, `INSERT INTO writ.intents (kind, parent_id) VALUES ($1, $2)`, kind, ids[0].ID); err != nil {
+			return fmt.Errorf("insert a child: %w", err)
+		}
+		if _, err := k.Create(ctx, tx, nil, intent.Opts{Parent: ids[0].ID}); err != nil {
+			return fmt.Errorf("create a child: %w", err)
+		}
+		_, err := intent.Event[int]{Name: "comment.added"}.Publish(ctx, tx, 1, intent.EventOpts{})
+		return err
+	})
+	must(t, "inherit and publish", err)
 	_, err = intent.Cancel(ctx, pool, intent.Verdict{
 		ID: ids[0].ID, Seen: intent.Position{State: "pending"}, Actor: "blog", Why: "the comment was deleted",
 	})
@@ -99,6 +113,7 @@ func TestRole_creator(t *testing.T) {
 		"INSERT INTO writ.intents (kind, waiting_on) VALUES ('a.b.c', 1)", "INSERT INTO writ.intents (kind, generation) VALUES ('a.b.c', 1)",
 		"SELECT * FROM writ.outbox", "DELETE FROM writ.outbox", "SELECT * FROM writ.workers", "SELECT * FROM writ.log", "INSERT INTO writ.log (intent_id, epoch, event, actor) VALUES (writ.uuid_v7(), 0, 'x', 'x')",
 		"UPDATE writ.kinds SET max_args = 1", "UPDATE writ.settings SET paused_at = NULL", "CREATE TABLE writ.mine ()",
+		"SELECT * FROM writ.inbox", "SELECT writ.own('blog')", "SELECT writ.decide_event('drop', 's', 'a', 'e', 'blog', 'it would like to')",
 		"SELECT writ.retry($1, 'error', 1, 'blog', 'it would like to')", "SELECT writ.happened($1, 'error', 1, 'blog', 'it would like to')",
 		"SELECT writ.give_up($1, 'error', 1, 'blog', 'it would like to')", "SELECT writ.adopt('blog', 'it would like to')", "SELECT writ.quarantine(now(), 'blog', 'it would like to')", "SELECT writ.pause('blog', 'it would like to')",
 		"SELECT writ.decide($1, 'sent', 'error', 1, 'blog', 'it would like to', NULL)", "SET ROLE writ_owner")
@@ -207,6 +222,7 @@ func TestRole_worker(t *testing.T) {
 	if err != nil || !owed {
 		t.Errorf("Recover: %v, %v", owed, err)
 	}
+	receive(t, s)
 	_, err = s.Counts(ctx)
 	must(t, "Counts", err)
 	_, _, err = s.OutboxAge(ctx)
@@ -218,9 +234,59 @@ func TestRole_worker(t *testing.T) {
 	checkDenied(t, pool, b.at(t, kind, "error"),
 		"DELETE FROM writ.intents", "TRUNCATE writ.intents", "DELETE FROM writ.outbox", "UPDATE writ.outbox SET due_at = now()",
 		"DELETE FROM writ.kinds", "UPDATE writ.settings SET paused_at = NULL", "DELETE FROM writ.log", "UPDATE writ.log SET why = ''",
+		"DELETE FROM writ.inbox", "SELECT writ.decide_event('drop', 's', 'a', 'e', 'job', 'it would like to')",
 		"DELETE FROM writ.keys", "SELECT * FROM writ.leader", "UPDATE writ.relay SET ready = 0", "CREATE TABLE writ.mine ()",
 		"SELECT writ.retry($1, 'error', 1, 'job', 'it would like to')", "SELECT writ.happened($1, 'error', 1, 'job', 'it would like to')",
 		"SELECT writ.adopt('job', 'it would like to')", "SELECT writ.quarantine(now(), 'job', 'it would like to')", "SELECT writ.pause('job', 'it would like to')", "SELECT writ.decide($1, 'sent', 'error', 1, 'job', 'it would like to', NULL)")
+}
+
+// receive is a subscription's work: an event that is taken, and one that fails, twice, and then is taken.
+func receive(t *testing.T, s *store.Store) {
+	t.Helper()
+	must(t, "Own", s.Own(ctx, strings.Split(kind, ".")[0]))
+	must(t, "DeclareSubscriptions", s.DeclareSubscriptions(ctx, []store.Subscription{{Name: "s", Event: "a.b", Queue: "q"}}))
+	fine := store.Arrival{Subscription: "s", Source: "api", EventID: "e1"}
+	failing := store.Arrival{Subscription: "s", Source: "api", EventID: "e2", Headers: []byte(`{"id": "e2"}`), Payload: []byte{0xff}}
+	for i, fresh := range []int{1, 0} {
+		got := 0
+		err := s.Settle(ctx, []store.Arrival{fine, fine}, func(ctx context.Context, tx pgx.Tx, which []int) error {
+			got = len(which)
+			_, err := intent.Kind[int]{Name: kind}.Create(ctx, tx, 1, intent.Opts{})
+			return err
+		})
+		must(t, "Settle", err)
+		if got != fresh {
+			t.Errorf("Settle, time %d: %d are new; want %d", i+1, got, fresh)
+		}
+	}
+	soon := time.Duration(0)
+	for range 2 { // the second time it is a repeat by the broker, and changes nothing
+		must(t, "Fail", s.Fail(ctx, failing, "not yet", &soon))
+	}
+	for failures := int32(1); failures <= 2; failures++ {
+		due, err := s.DueArrivals(ctx, []string{"s"}, []int32{5}, time.Minute)
+		if err != nil || len(due) != 1 || due[0].Failures != failures || string(due[0].Payload) != "\xff" {
+			t.Fatalf("DueArrivals: %+v, %v; want one that failed %d times", due, err, failures)
+		}
+		again, err := s.DueArrivals(ctx, []string{"s"}, []int32{5}, time.Minute)
+		if err != nil || len(again) != 0 {
+			t.Errorf("taken again: %v, %v", again, err)
+		}
+		if failures == 1 {
+			must(t, "Fail again", s.Fail(ctx, due[0], "not yet", &soon))
+			must(t, "Fail late", s.Fail(ctx, due[0], "not yet", &soon)) // whose answer was lost
+			continue
+		}
+		taken := 0
+		for range 2 {
+			must(t, "Settle", s.Settle(ctx, due, func(context.Context, pgx.Tx, []int) error { taken++; return nil }))
+		}
+		if taken != 1 {
+			t.Errorf("a retry was taken %d times", taken)
+		}
+	}
+	_, err := s.InboxCounts(ctx)
+	must(t, "InboxCounts", err)
 }
 
 func TestRole_relay(t *testing.T) {
@@ -342,6 +408,8 @@ func reconcile(t *testing.T, b *bench, s *store.Store, me uuid.UUID) {
 	must(t, "Counts", err)
 	_, _, err = s.OutboxAge(ctx)
 	must(t, "OutboxAge", err)
+	_, err = s.PruneInbox(ctx, time.Hour, 10)
+	must(t, "PruneInbox", err)
 	must(t, "Resign", s.Resign(ctx, "reconciler", me))
 }
 
@@ -371,7 +439,7 @@ func TestRole_viewer(t *testing.T) {
 // look reads all that a viewer may read.
 func look(t *testing.T, pool *pgxpool.Pool, id uuid.UUID) {
 	t.Helper()
-	for _, position := range []string{"intents", "outbox", "workers", "kinds", "log", "keys", "settings", "relay", "leader", "bulks", "bulk_rows", "error_groups", "status", "repeatable", "schema_version"} {
+	for _, position := range []string{"intents", "outbox", "workers", "kinds", "log", "keys", "settings", "relay", "leader", "bulks", "bulk_rows", "inbox", "subscriptions", "unsettled", "error_groups", "status", "repeatable", "schema_version"} {
 		_, err := pool.Exec(ctx, "SELECT * FROM writ."+position)
 		must(t, "read "+position, err)
 	}
@@ -387,6 +455,10 @@ func look(t *testing.T, pool *pgxpool.Pool, id uuid.UUID) {
 	must(t, "Why", err)
 	_, err = intent.Timeline(ctx, pool, id)
 	must(t, "Timeline", err)
+	_, err = intent.Tree(ctx, pool, id)
+	must(t, "Tree", err)
+	_, err = intent.ListUnsettled(ctx, pool, "", "", 10)
+	must(t, "ListUnsettled", err)
 	_, err = store.New(pool).Settings(ctx)
 	must(t, "Settings", err)
 	_, err = store.New(pool).Counts(ctx)
@@ -421,6 +493,10 @@ func TestRole_operator(t *testing.T) {
 	must(t, "quarantine", err)
 	_, err = pool.Exec(ctx, "SELECT writ.adopt('ann', 'this is the real one now')")
 	must(t, "adopt", err)
+	b.Run(t, "INSERT INTO writ.inbox (subscription, source, event_id, dead_at) VALUES ('s', 'api', 'e1', now())")
+	event := intent.Unsettled{Subscription: "s", Source: "api", EventID: "e1"}
+	must(t, "RetryEvent", intent.RetryEvent(ctx, pool, event, word))
+	must(t, "DropEvent", intent.DropEvent(ctx, pool, event, word))
 	must(t, "pause", intent.Pause(ctx, pool, "", word))
 	must(t, "resume", intent.Resume(ctx, pool, "", word))
 }

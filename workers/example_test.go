@@ -18,7 +18,7 @@ type cacheArgs struct {
 }
 
 // Warm is work of low value: a second run does no harm, three attempts are enough, and nobody asks later.
-var Warm = intent.FireAndForget[cacheArgs]("blog.cache.warm")
+var Warm = intent.FireAndForget[cacheArgs]("shop.cache.warm")
 
 type orderArgs struct {
 	OrderID int64 `json:"order_id"`
@@ -72,7 +72,7 @@ func ExampleNew() {
 	fmt.Println(err)
 	// Output:
 	// workers: Config.Slots is -1; it must be 1 to 100,000
-	// workers: kind blog.cache.warm: Handler.Do is missing
+	// workers: kind shop.cache.warm: Handler.Do is missing
 }
 
 // What a handler may return.
@@ -99,4 +99,32 @@ func ExampleNotDone() {
 	// 429 snoozed for 1m0s
 	// 503 not taken
 	// 500 answer 500
+}
+
+type commentAdded struct {
+	PostID int64 `json:"post_id"`
+}
+
+// A subscription turns an event of any application into tasks of its own, once for each event.
+func ExampleSubscribe() {
+	mux := workers.NewMux()
+	workers.Subscribe(mux, intent.Event[commentAdded]{Name: "comment.added"}, workers.Subscription[commentAdded]{
+		Name: "warm",
+		Do: func(ctx context.Context, e workers.Event[commentAdded]) ([]intent.New, error) {
+			return []intent.New{Warm.New(cacheArgs{e.Data.PostID}, intent.Opts{})}, nil
+		},
+	})
+	pool, err := pgxpool.New(context.Background(), "postgres:///app") // connects when first used
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer pool.Close()
+	_, err = workers.New(pool, "amqp://localhost/", mux, workers.Config{})
+	fmt.Println(err)
+	_, err = workers.New(pool, "amqp://localhost/", mux, workers.Config{Application: "shop"})
+	fmt.Println(err)
+	// Output:
+	// workers: Config.Application is missing; subscriptions without a kind beside them do not tell whose they are
+	// <nil>
 }

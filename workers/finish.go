@@ -230,5 +230,5 @@ func onErrorHook(a *attempt, cause error) func(context.Context, pgx.Tx) error {
 	if a.kind.onError == nil {
 		return nil
 	}
-	return guarded(func(ctx context.Context, tx pgx.Tx) error { return a.kind.onError(ctx, tx, a, cause) })
+	return a.guarded(func(ctx context.Context, tx pgx.Tx) error { return a.kind.onError(ctx, tx, a, cause) })
 }

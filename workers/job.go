@@ -30,6 +30,22 @@ func (j *Job[T]) ID() intent.ID { return j.attempt.ID }
 // TID is the transaction id that all intents caused by one root share.
 func (j *Job[T]) TID() intent.ID { return j.attempt.TID }
 
+// Parent is the intent that caused it; zero: none.
+func (j *Job[T]) Parent() intent.ID {
+	if j.attempt.ParentID == nil {
+		return uuid.Nil
+	}
+	return *j.attempt.ParentID
+}
+
+// Trace is the W3C traceparent that it was created with, or empty.
+func (j *Job[T]) Trace() string {
+	if j.attempt.Trace == nil {
+		return ""
+	}
+	return *j.attempt.Trace
+}
+
 // Attempt counts from 1, since the last act of a person.
 func (j *Job[T]) Attempt() int { return int(j.attempt.Attempt) }
 
@@ -81,7 +97,7 @@ func (j *Job[T]) Done(hook func(ctx context.Context, tx pgx.Tx) error) error {
 	if j.attempt.hook != nil {
 		return Unknown(errors.New("writ: Job.Done was called twice"))
 	}
-	j.attempt.hook = guarded(hook)
+	j.attempt.hook = j.attempt.guarded(hook)
 	return nil
 }
 
@@ -109,6 +125,15 @@ func (a *attempt) log() *slog.Logger {
 
 func (a *attempt) key() string { return key(&a.Claimed) }
 
+// cause is what the intents and events that the job creates inherit from it.
+func (a *attempt) cause(ctx context.Context) context.Context {
+	c := intent.Cause{TID: a.TID, Parent: a.ID, Application: a.kind.application()}
+	if a.Trace != nil {
+		c.Trace = *a.Trace
+	}
+	return intent.WithCause(ctx, c)
+}
+
 // key is the idempotency key of an attempt.
 func key(c *store.Claimed) string {
 	if c.Generation == 0 {
@@ -121,8 +146,9 @@ func key(c *store.Claimed) string {
 func (a *attempt) entered() bool { return a.kind.effect == EffectFromStart || a.effect.Load() }
 
 // guarded turns a panic of the application's hook into an error, so that the outcome is not lost with it.
-func guarded(hook func(context.Context, pgx.Tx) error) func(context.Context, pgx.Tx) error {
+func (a *attempt) guarded(hook func(context.Context, pgx.Tx) error) func(context.Context, pgx.Tx) error {
 	return func(ctx context.Context, tx pgx.Tx) error {
+		ctx = a.cause(ctx)
 		err := errors.New("it ended its goroutine")
 		ended := make(chan struct{})
 		go func() { // of its own, so that ending it (runtime.Goexit) ends nothing else

@@ -21,6 +21,7 @@ type metrics struct {
 	stuckProbes *prometheus.GaugeVec
 	stuck       prometheus.Gauge
 	kinds       map[string]*kindMetrics
+	events      *eventMetrics
 }
 
 func newMetrics(r prometheus.Registerer, kinds []string) *metrics {
@@ -53,6 +54,7 @@ func newMetrics(r prometheus.Registerer, kinds []string) *metrics {
 	if r != nil {
 		r.MustRegister(m.hints, m.transitions, m.duration, m.late, m.stuck, m.probes, m.probeTook, m.stuckProbes)
 	}
+	m.events = newEventMetrics(r)
 	m.kinds = make(map[string]*kindMetrics, len(kinds))
 	for _, kind := range kinds {
 		m.kinds[kind] = m.of(kind)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -15,11 +16,13 @@ import (
 	"github.com/writhq/writ/internal/store"
 )
 
-// Mux holds the handlers of a process, by kind. Make it with [NewMux] and fill it with [Handle] before it is run; then
-// it is read only.
+// Mux holds the handlers of a process, by kind, and its subscriptions. It belongs to one application, whose name all of
+// its kinds begin with. Make it with [NewMux] and fill it with [Handle] and [Subscribe] before it is
+// run; then it is read only.
 type Mux struct {
-	kinds  map[string]*registration
-	faults []error
+	kinds         map[string]*registration
+	subscriptions []*subscription
+	faults        []error
 }
 
 // NewMux returns an empty mux.
@@ -130,6 +133,11 @@ type registration struct {
 	probe   func(ctx context.Context, a Attempt[json.RawMessage]) (Answer, error) // nil: none, or never asked
 }
 
+func (r *registration) application() string {
+	owner, _, _ := strings.Cut(r.Name, ".")
+	return owner
+}
+
 func newJob[T any](a *attempt) (*Job[T], error) {
 	job := &Job[T]{attempt: a}
 	if err := readArgs(a.kind, int(a.ArgsVersion), a.Args, &job.Args); err != nil {
@@ -148,7 +156,7 @@ func (m *Mux) names() []string {
 }
 
 func (m *Mux) check() error {
-	if len(m.kinds) == 0 {
+	if len(m.kinds)+len(m.subscriptions) == 0 {
 		return errors.Join(append(m.faults, errors.New("workers: the mux has no handlers; register kinds with workers.Handle"))...)
 	}
 	return errors.Join(m.faults...)

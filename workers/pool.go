@@ -29,12 +29,15 @@ type Pool struct {
 	host    string
 	metrics *metrics
 
+	application string // whose code this is
+
 	pulse     pulse
 	soon      chan struct{} // holds one token: beat now
 	registry  registry
 	slots     *slots
 	finisher  *finisher
 	executors *executors
+	events    atomic.Pointer[rabbit.Consumer]
 	near      chan store.Hint    // from the relay of this process
 	probers   map[string]*prober // by kind
 	clock     databaseClock
@@ -62,7 +65,8 @@ var errDraining = errors.New("the worker is shutting down")
 // of the config and of the registrations.
 func New(pool *pgxpool.Pool, amqpURL string, mux *Mux, cfg Config) (*Pool, error) {
 	cfg, err := cfg.withDefaults()
-	if err := errors.Join(err, mux.check()); err != nil {
+	application, belongs := mux.belong(cfg.Application)
+	if err := errors.Join(err, mux.check(), belongs); err != nil {
 		return nil, err
 	}
 	if err := store.CheckPool(pool); err != nil {
@@ -76,6 +80,7 @@ func New(pool *pgxpool.Pool, amqpURL string, mux *Mux, cfg Config) (*Pool, error
 		cfg: cfg, mux: mux, pool: pool, store: store.New(pool), amqpURL: amqpURL,
 		id: intent.NewID(), host: host, metrics: newMetrics(cfg.Metrics, mux.names()), slots: newSlots(cfg.Slots),
 	}
+	p.application = application
 	p.pulse.ttl = cfg.TTL
 	p.soon = make(chan struct{}, 1)
 	p.near = make(chan store.Hint, maxNear)
@@ -107,6 +112,11 @@ func (p *Pool) Ready() error {
 			return fmt.Errorf("worker: broker: %s", s.Reason)
 		}
 	}
+	if c := p.events.Load(); c != nil {
+		if s := c.State(); s.Reason != "" {
+			return fmt.Errorf("worker: events: %s", s.Reason)
+		}
+	}
 	return nil
 }
 
@@ -121,20 +131,24 @@ func (p *Pool) setProblem(err error) {
 
 // Run works until ctx is cancelled: then it takes nothing new, lets running handlers go on for Config.Drain, cancels
 // their contexts, writes all outcomes down, and returns nil. Outages of the database and the broker are survived. It
-// returns an error only for a wrong AMQP URL. Call it once.
+// returns an error only for a wrong AMQP URL, or a database that belongs to another application. Call it once.
 func (p *Pool) Run(ctx context.Context) error {
 	defer p.settled()
 	defer p.cutShort()
 	defer p.executors.close()
-	settings, ok := p.register(ctx)
-	if !ok {
-		return nil
+	settings, err := p.register(ctx)
+	if err != nil || ctx.Err() != nil {
+		return err
 	}
 	consumer, err := p.newConsumer(settings.Installation)
 	if err != nil {
 		return fmt.Errorf("worker: %w", err)
 	}
 	p.consumer.Store(consumer)
+	subscribed, err := p.subscribe(ctx, settings.Installation)
+	if err != nil {
+		return fmt.Errorf("worker: %w", err)
+	}
 
 	beating, stopBeating := context.WithCancel(context.Background())
 	beats := make(chan struct{})
@@ -163,6 +177,7 @@ func (p *Pool) Run(ctx context.Context) error {
 	bound := time.AfterFunc(afterDrain, p.settled)
 	p.finisher.close()
 	<-finishing
+	<-subscribed
 	stopBeating()
 	<-beats
 	bound.Stop()
@@ -173,30 +188,39 @@ func (p *Pool) Run(ctx context.Context) error {
 }
 
 // register reads the settings and declares the kinds, trying until the database answers, and is the adopted one: a copy has
-// the original's installation id, so that a worker on it would take the original's hints away. False: ctx ended first.
-func (p *Pool) register(ctx context.Context) (store.Settings, bool) {
+// the original's installation id, so that a worker on it would take the original's hints away. It returns early if ctx ends.
+// The error is for good.
+func (p *Pool) register(ctx context.Context) (store.Settings, error) {
 	pause := backoff.New(100*time.Millisecond, 5*time.Second)
 	for {
 		settings, err := p.store.Settings(ctx)
 		if err == nil && !settings.Adopted {
 			err = errors.New(settings.Reason())
 		}
+		if err == nil && p.cfg.Application != "" {
+			if err = p.store.Own(ctx, p.application); forGood(err) {
+				return settings, fmt.Errorf("worker: %w", err)
+			}
+		}
 		if err == nil {
 			err = p.store.Declare(ctx, p.mux.declarations())
+		}
+		if err == nil {
+			err = p.declareSubscriptions(ctx, settings.Installation)
 		}
 		if err == nil {
 			if why := settings.Reason(); why != "" {
 				p.cfg.Log.Warn("worker: starting no jobs", "why", why)
 			}
-			return settings, true
+			return settings, nil
 		}
 		if ctx.Err() != nil {
-			return settings, false
+			return settings, nil
 		}
 		p.setProblem(err)
 		p.cfg.Log.Warn("worker: cannot register yet, trying again", "error", err)
 		if !pause.Wait(ctx) {
-			return settings, false
+			return settings, nil
 		}
 	}
 }

@@ -55,7 +55,7 @@ var errGone = Unknown(errors.New("the handler ended its goroutine"))
 
 // execute calls the handler and judges what it says.
 func (p *Pool) execute(a *attempt) store.Outcome {
-	ctx, cancel := context.WithDeadline(p.handlers, a.deadline)
+	ctx, cancel := context.WithDeadline(a.cause(p.handlers), a.deadline)
 	defer cancel()
 	began := time.Now()
 	err := call(ctx, a)

@@ -155,6 +155,27 @@ func (x *examination) ambiguous(ctx context.Context) {
 	}
 }
 
+// events that subscriptions could not turn into intents.
+func (x *examination) events(ctx context.Context) {
+	counts, err := x.store.InboxCounts(ctx)
+	var parts []string
+	dead := false
+	for _, c := range counts {
+		parts = append(parts, fmt.Sprintf("%s (%d %s, oldest %s)", c.Subscription, c.N, c.Status, span(c.Oldest)))
+		dead = dead || c.Status == "dead"
+	}
+	switch {
+	case err != nil:
+		x.failed("events", err)
+	case dead:
+		x.add("events", checkWarn, "not settled: "+few(parts), "mend the subscription, then writ events list, and retry or drop them")
+	case len(parts) > 0:
+		x.add("events", checkOK, "being tried again: "+few(parts), "")
+	default:
+		x.add("events", checkOK, "all that came are settled", "")
+	}
+}
+
 // few names the first of many.
 func few(parts []string) string {
 	const most = 5

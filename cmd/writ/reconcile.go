@@ -52,6 +52,7 @@ type reconciled struct {
 	Retried    int              `json:"retried"`
 	Pruned     int              `json:"pruned"`
 	Probed     int              `json:"probed"`
+	Forgotten  int              `json:"forgotten"` // settled events, long ago
 	Suspended  bool             `json:"suspended"`
 	Unfinished bool             `json:"unfinished"` // a dry run ended a part after 10,000 rows
 	Acts       []reconciler.Act `json:"acts"`
@@ -95,7 +96,7 @@ func (a *app) reconcile(ctx context.Context, f reconcileFlags) error {
 	}
 	report, failed := do(ctx)
 	out.Requeued, out.Flagged, out.Retried, out.Pruned = report.Requeued, report.Flagged, report.Retried, report.Pruned
-	out.Probed = report.Probed
+	out.Probed, out.Forgotten = report.Probed, report.Forgotten
 	out.Suspended, out.Unfinished = report.Suspended, report.Unfinished
 	if err := a.printReconciled(out); err != nil {
 		return err
@@ -138,5 +139,6 @@ func (a *app) printReconciled(out reconciled) error {
 		{"retried", fmt.Sprint(out.Retried)},
 		{"pruned", fmt.Sprint(out.Pruned)},
 		{"probed", fmt.Sprint(out.Probed)},
+		{"forgotten", fmt.Sprint(out.Forgotten)},
 	})
 }

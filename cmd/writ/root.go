@@ -85,12 +85,12 @@ moved), 6 bulk partly done, 7 doctor found something, 130 interrupted.`,
 			root.AddCommand(verb)
 		}
 	}
-	add("look", a.listCommand(), a.getCommand(), a.whyCommand(), a.timelineCommand(), a.auditCommand(), a.doctorCommand())
+	add("look", a.listCommand(), a.getCommand(), a.whyCommand(), a.timelineCommand(), a.treeCommand(), a.auditCommand(), a.doctorCommand())
 	add("act", a.createCommand())
 	for _, v := range verdicts {
 		add("act", a.verdictCommand(v))
 	}
-	add("act", a.bulkCommand(), a.noteCommand())
+	add("act", a.bulkCommand(), a.noteCommand(), a.eventsCommand())
 	add("run", a.runCommand(), a.reconcileCommand(), a.migrateCommand(), a.kindsCommand())
 	add("run", a.switchCommands()...)
 	add("run", a.quarantineCommand(), a.adoptCommand(), devCommand())

@@ -33,6 +33,7 @@ type field struct {
 	db      *testkit.DB
 	ledger  string // URL
 	requeue time.Duration
+	env     []string // of its processes, besides
 }
 
 func newField(t *testing.T) *field {
@@ -82,6 +83,7 @@ func (f *field) start(role string) *process {
 	cmd := exec.Command(self)
 	cmd.Env = append(os.Environ(), "DRILL_ROLE="+role, "DATABASE_URL="+f.db.URL, "AMQP_URL="+stack.AMQPURL,
 		"LEDGER_URL="+f.ledger, "REQUEUE_AFTER="+f.requeue.String())
+	cmd.Env = append(cmd.Env, f.env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {

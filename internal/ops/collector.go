@@ -14,10 +14,11 @@ import (
 type collector struct {
 	store                                                     *store.Store
 	open, oldest, ambiguous, outboxRows, outboxOldest, scrape *prometheus.Desc
+	unsettled                                                 *prometheus.Desc
 }
 
 // Collector returns the gauges that are read from the database at each scrape: writ_open, writ_oldest_age_seconds,
-// writ_ambiguous, writ_outbox_rows, writ_outbox_oldest_age_seconds. One process of an installation that serves them is enough.
+// writ_ambiguous, writ_outbox_rows, writ_outbox_oldest_age_seconds, writ_events_unsettled. One process of an installation that serves them is enough.
 func Collector(pool *pgxpool.Pool) prometheus.Collector {
 	return &collector{
 		store:        store.New(pool),
@@ -26,12 +27,13 @@ func Collector(pool *pgxpool.Pool) prometheus.Collector {
 		ambiguous:    prometheus.NewDesc("writ_ambiguous", "Attempts that nobody knows the outcome of.", nil, nil),
 		outboxRows:   prometheus.NewDesc("writ_outbox_rows", "Due outbox rows, counted up to 100,000.", nil, nil),
 		outboxOldest: prometheus.NewDesc("writ_outbox_oldest_age_seconds", "How long the oldest outbox row has been due.", nil, nil),
+		unsettled:    prometheus.NewDesc("writ_events_unsettled", "Events that a subscription could not turn into intents: retrying, or dead.", []string{"subscription", "status"}, nil),
 		scrape:       prometheus.NewDesc("writ_scrape_ok", "1 if the database answered this scrape.", nil, nil),
 	}
 }
 
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.open, c.oldest, c.ambiguous, c.outboxRows, c.outboxOldest, c.scrape} {
+	for _, d := range []*prometheus.Desc{c.open, c.oldest, c.ambiguous, c.outboxRows, c.outboxOldest, c.scrape, c.unsettled} {
 		ch <- d
 	}
 }
@@ -44,7 +46,8 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	counts, err := c.store.Counts(ctx)
 	rows, age, outboxErr := c.store.OutboxAge(ctx)
-	if err != nil || outboxErr != nil {
+	unsettled, inboxErr := c.store.InboxCounts(ctx)
+	if err != nil || outboxErr != nil || inboxErr != nil {
 		gauge(c.scrape, 0) // a number that is not known is not shown as zero
 		return
 	}
@@ -56,6 +59,9 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		if n.State == store.Ambiguous {
 			ambiguous += n.N
 		}
+	}
+	for _, n := range unsettled {
+		gauge(c.unsettled, float64(n.N), n.Subscription, n.Status)
 	}
 	gauge(c.ambiguous, float64(ambiguous))
 	gauge(c.outboxRows, float64(rows))

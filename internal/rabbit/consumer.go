@@ -26,6 +26,8 @@ type ConsumerConfig struct {
 	// Queues are the broker's names (see QueueName) of the queues to consume from
 	// the start; SetQueues changes them. Default: none.
 	Queues []string
+	// Bindings name the fanout exchange that a queue is bound to, by queue; both are declared. Default: none.
+	Bindings map[string]string
 	// Prefetch is how many unacked deliveries the broker lets each queue have
 	// here. 1 to 65,535. Default: 64.
 	Prefetch int

@@ -65,14 +65,14 @@ func (f faults) next() (wait time.Duration, ok bool) {
 
 // try declares and consumes a queue on a connection of its own, to see whether it
 // can be done. What is delivered meanwhile is delivered again.
-func try(ctx context.Context, cfg Config, queue string) error {
-	l, err := dial(ctx, cfg)
+func try(ctx context.Context, cfg ConsumerConfig, queue string) error {
+	l, err := dial(ctx, cfg.Config)
 	if err != nil {
 		return err
 	}
 	defer l.close()
 	d := &declarer{link: l}
-	if err := d.declare(queue); err != nil {
+	if err := d.declare(queue, cfg.Bindings[queue]); err != nil {
 		return err
 	}
 	return l.ask(ctx, func() error {
@@ -92,15 +92,21 @@ type declarer struct {
 	ch   *amqp.Channel
 }
 
-func (d *declarer) declare(queue string) error {
+// declare makes sure of a queue, and of the fanout exchange that it is bound to, if there is one.
+func (d *declarer) declare(queue, exchange string) error {
 	err := d.link.ask(context.Background(), func() (err error) {
 		if d.ch == nil {
 			if d.ch, err = d.link.conn.Channel(); err != nil {
 				return err
 			}
 		}
-		_, err = d.ch.QueueDeclare(queue, true, false, false, false, declareArgs())
-		return err
+		if _, err = d.ch.QueueDeclare(queue, true, false, false, false, declareArgs()); err != nil || exchange == "" {
+			return err
+		}
+		if err = declareFanout(d.ch, exchange); err != nil {
+			return err
+		}
+		return d.ch.QueueBind(queue, "", exchange, false, nil)
 	})
 	if err != nil {
 		d.ch = nil

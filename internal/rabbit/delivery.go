@@ -16,6 +16,10 @@ type Delivery struct {
 	Installation uuid.UUID
 	Redelivered  bool // it was delivered before, here or elsewhere, and not acked
 	Body         []byte
+	// Headers, ContentType and MessageID are as the publisher, who need not be a Writ, set them. Not to be changed.
+	Headers     map[string]any
+	ContentType string
+	MessageID   string
 
 	receipt *receipt
 }
@@ -47,6 +51,9 @@ func newDelivery(queue string, ch *amqp.Channel, m *amqp.Delivery) Delivery {
 		Queue:       queue,
 		Redelivered: m.Redelivered,
 		Body:        m.Body,
+		Headers:     m.Headers,
+		ContentType: m.ContentType,
+		MessageID:   m.MessageId,
 		receipt:     &receipt{channel: ch, tag: m.DeliveryTag},
 	}
 	if s, ok := m.Headers[headerInstallation].(string); ok && len(s) == uuidBytes {

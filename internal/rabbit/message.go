@@ -1,7 +1,9 @@
 package rabbit
 
 import (
+	"cmp"
 	"fmt"
+	"time"
 
 	"github.com/google/uuid"
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -26,6 +28,9 @@ type Message struct {
 	Headers     map[string]any
 	ContentType string
 	MessageID   string
+	Type        string
+	AppID       string    // default: "writ"
+	Timestamp   time.Time // whole seconds go over the wire; zero: none
 	Body        []byte
 }
 
@@ -75,8 +80,8 @@ func prepare(messages []Message) ([]amqp.Publishing, error) {
 	publishings := make([]amqp.Publishing, len(messages))
 	for i := range messages {
 		m := &messages[i]
-		if n := max(len(m.Exchange), len(m.Key), len(m.ContentType), len(m.MessageID)); n > maxShortstr {
-			return nil, &InvalidError{Index: i, Err: fmt.Errorf("an exchange, key, content type or message id of %d bytes; at most %d", n, maxShortstr)}
+		if n := max(len(m.Exchange), len(m.Key), len(m.ContentType), len(m.MessageID), len(m.Type), len(m.AppID)); n > maxShortstr {
+			return nil, &InvalidError{Index: i, Err: fmt.Errorf("an exchange, key, content type, type, message or app id of %d bytes; at most %d", n, maxShortstr)}
 		}
 		headers, err := table(m.Headers)
 		if err != nil {
@@ -87,7 +92,9 @@ func prepare(messages []Message) ([]amqp.Publishing, error) {
 			ContentType:  m.ContentType,
 			DeliveryMode: amqp.Persistent,
 			MessageId:    m.MessageID,
-			AppId:        appID,
+			Type:         m.Type,
+			AppId:        cmp.Or(m.AppID, appID),
+			Timestamp:    m.Timestamp,
 			Body:         m.Body,
 		}
 	}

@@ -131,12 +131,12 @@ func (s *subscription) apply(ctx context.Context) error {
 // that the channel is gone.
 func (s *subscription) take(ctx context.Context, d *declarer, queue string) error {
 	if f := s.c.faults[queue]; f != nil && f.suspect {
-		if err := try(ctx, s.c.cfg.Config, queue); err != nil {
+		if err := try(ctx, s.c.cfg, queue); err != nil {
 			s.fault(queue, err)
 			return nil
 		}
 	}
-	err := d.declare(queue)
+	err := d.declare(queue, s.c.cfg.Bindings[queue])
 	if refused := (*ChannelError)(nil); errors.As(err, &refused) {
 		s.fault(queue, err) // such as for other arguments (406), or a lack of permission (403)
 		return nil

@@ -37,6 +37,7 @@ const (
 	CodeOverride = "WR004"
 	CodeInvalid  = "WR005"
 	CodeCopy     = "WR006" // this database is a copy that nobody adopted
+	CodeCheck    = "23514" // of the server: a constraint is violated
 )
 
 // Decide runs one of the four verbs and returns the new state and epoch.

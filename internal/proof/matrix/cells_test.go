@@ -14,7 +14,7 @@ import (
 
 // The rows and columns, in the order of the picture.
 var (
-	steps  = []string{"create", "relay", "claim", "run", "finish", "retry", "flag", "probe", "requeue", "verbs", "late report", "bulk", "quarantine"}
+	steps  = []string{"create", "relay", "claim", "run", "finish", "retry", "flag", "probe", "requeue", "verbs", "late report", "bulk", "quarantine", "event", "subscribe"}
 	faults = []string{"sigkill", "commit-cut", "commit-answer-lost", "broker-cut", "confirm-lost", "message-returned"}
 
 	titles = map[string]string{
@@ -189,6 +189,24 @@ var cells = []cell{
 	{"quarantine", "commit-answer-lost", "handed back before it", "held, not run again", handedBack},
 	{"quarantine", "commit-answer-lost", "its end", "ended, again refused, none run twice", restored(answerLost, resumes)},
 	{"quarantine", "commit-answer-lost", "the old worker's outcome", "one late report", restored(answerLost, reports)},
+
+	{"event", "sigkill", "at the publish", "its intent once", announcing(wire.Publish, wire.Cut, true)},
+	{"event", "sigkill", "at the confirm", "its intent once", announcing(wire.Confirm, wire.Cut, true)},
+	{"event", "sigkill", "before COMMIT", "its intent once", telling(killedBefore)},
+	{"event", "sigkill", "after COMMIT", "its intent once", telling(killedAfter)},
+	{"event", "commit-cut", "", "published twice, its intent once", telling(cut)},
+	{"event", "commit-answer-lost", "", "its intent once", telling(answerLost)},
+	{"event", "broker-cut", "", "its intent once", announcing(wire.Publish, wire.Cut, false)},
+	{"event", "confirm-lost", "with the connection", "published twice, its intent once", announcing(wire.Confirm, wire.Cut, false)},
+	{"event", "confirm-lost", "in silence", "published twice, its intent once", announcing(wire.Confirm, wire.Swallow, false)},
+	{"event", "confirm-lost", "nack instead", "published twice, its intent once", announcing(wire.Confirm, wire.Nack, false)},
+
+	{"subscribe", "sigkill", "before COMMIT", "its intent once, by another", taking(killedBefore)},
+	{"subscribe", "sigkill", "after COMMIT", "its intent once", taking(killedAfter)},
+	{"subscribe", "commit-cut", "", "written again, its intent once", taking(cut)},
+	{"subscribe", "commit-answer-lost", "", "found taken, its intent once", taking(answerLost)},
+	{"subscribe", "broker-cut", "at the delivery", "delivered again, its intent once", hearing(wire.Deliver)},
+	{"subscribe", "broker-cut", "at the ack", "delivered again, found taken", hearing(wire.Ack)},
 }
 
 // gap is a part of the table that does not apply, and why.
@@ -211,6 +229,8 @@ var gaps = []gap{
 	{"late report", faults[3:], "A late report is written to Postgres only, by the worker as by the probe."},
 	{"bulk", faults[3:], "A step is one statement in Postgres; what it sets going goes through the outbox, and so through the relay."},
 	{"quarantine", faults[3:], "A quarantine is one statement in Postgres, on a database in which nothing is published."},
+	{"event", faults[5:], "An event is not mandatory: without a subscription it goes to nobody."},
+	{"subscribe", faults[4:], "A subscription publishes nothing; the hints of its intents go through the outbox, and so through the relay."},
 }
 
 func TestMatrix(t *testing.T) {

@@ -28,6 +28,7 @@ const (
 	takes    = "SET probe_at = now() + $4" // a worker takes an asking
 	verdicts = "writ.probed"
 	reports  = "'late-report'" // a worker's outcome that came too late
+	settles  = "INSERT INTO writ.inbox"
 )
 
 // moment is where a transaction is broken, and how.

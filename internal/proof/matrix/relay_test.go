@@ -25,7 +25,7 @@ func relaying(m moment, published int) scenario {
 // startCounting starts a worker on whose connection to the broker messages are counted.
 func (w *world) startCounting() {
 	w.t.Helper()
-	w.start(worker, servers{w.straight.Database, w.faulty.Broker, w.straight.Ledger})
+	w.start(worker, servers{Database: w.straight.Database, Broker: w.faulty.Broker, Ledger: w.straight.Ledger})
 }
 
 // awaitPublished waits until the broker has had the hint so many times.

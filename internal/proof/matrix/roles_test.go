@@ -113,7 +113,11 @@ func leaveReceipt(ctx context.Context, tx pgx.Tx, job *workers.Job[task]) error 
 }
 
 // servers are where a part finds its database, its broker and the ledger.
-type servers struct{ Database, Broker, Ledger string }
+type servers struct {
+	Database, Broker, Ledger string
+
+	Event string // that a subscriber subscribes to
+}
 
 // part is a running role: it works until its context ends.
 type part interface {
@@ -126,6 +130,7 @@ const (
 	relay      = "relay"
 	worker     = "worker"
 	reconciles = "reconciler"
+	subscriber = "subscriber"
 	creator    = "creator"
 	decider    = "decider"
 )
@@ -173,6 +178,10 @@ func newPart(role string, s servers, ttl time.Duration, log *slog.Logger) (p par
 			},
 		})
 		p, err = workers.New(pool, s.Broker, mux, workers.Config{Log: log, Slots: 4, Heartbeat: ttl / 10, TTL: ttl, Drain: 5 * time.Second})
+	case subscriber:
+		mux := workers.NewMux()
+		subscribe(mux, s.Event)
+		p, err = workers.New(pool, s.Broker, mux, workers.Config{Application: "matrix", Log: log, Heartbeat: ttl / 10, TTL: ttl, Drain: 5 * time.Second})
 	default:
 		err = fmt.Errorf("no part %q", role)
 	}

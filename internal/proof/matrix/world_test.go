@@ -49,7 +49,7 @@ func newWorld(t *testing.T) *world {
 	// As if a worker had been there before: a relay that is started first need not find the kinds out later.
 	w.db.Run(t, "INSERT INTO writ.kinds (name, queue, class) VALUES ($1, $3, 'manual'), ($2, $3, 'idempotent'), ($4, $3, 'probed')", manual.Name, repeatable.Name, queue, askable.Name)
 	w.ledger = newLedger(t, w.claimed)
-	w.straight = servers{w.db.URL, testkit.AMQPURL(t), w.ledger.url}
+	w.straight = servers{Database: w.db.URL, Broker: testkit.AMQPURL(t), Ledger: w.ledger.url}
 	w.faulty = w.straight
 	w.pg, w.faulty.Database = testkit.ProxyTo(t, w.straight.Database)
 	w.mq, w.faulty.Broker = testkit.ProxyTo(t, w.straight.Broker)

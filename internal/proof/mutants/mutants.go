@@ -29,6 +29,8 @@ const (
 	dispatch = "./dispatch"
 	pool     = "./workers"
 	broker   = "./internal/rabbit"
+
+	statements = "./sql"
 )
 
 // Mutants is the table.
@@ -273,10 +275,36 @@ var Mutants = []Mutant{
 		Edits: []Edit{
 			{File: "sql/identity.sql", Old: "(SELECT oid FROM pg_database WHERE datname = current_database()))", New: "'0')"},
 			{
-				File: "sql/identity.sql", Old: "split_part(fingerprint, '/', 3) = (SELECT oid::text FROM pg_database WHERE datname = current_database())",
-				New: "split_part(fingerprint, '/', 3) = '0'",
+				File: "sql/identity.sql", Old: "split_part(fingerprint, '/', 3) = (SELECT oid::text FROM pg_database WHERE datname = current_database())\n    FROM",
+				New: "split_part(fingerprint, '/', 3) = '0'\n    FROM",
+			},
+			{
+				File: "sql/identity.sql", Old: "split_part(fingerprint, '/', 3) = (SELECT oid::text FROM pg_database WHERE datname = current_database())) THEN",
+				New: "split_part(fingerprint, '/', 3) = '0') THEN",
 			},
 		},
 		Catch: Catch{cells, "TestMatrix/quarantine/commit-cut/after-a-restore"},
+	},
+	{
+		Name: "event without a note", // what the broker repeats is taken again
+		Edits: []Edit{{
+			File: "sql/statements/events.sql", Old: "ON CONFLICT DO NOTHING\nRETURNING subscription, source, event_id;",
+			New: "ON CONFLICT (subscription, source, event_id) DO UPDATE SET settled_at = clock_timestamp()\nRETURNING subscription, source, event_id;",
+		}},
+		Catch: Catch{pool, "TestSubscribe_repeats"},
+	},
+	{
+		Name: "event acked before it is taken",
+		Edits: []Edit{{
+			File: "workers/subscriber.go", Old: "			s.lines[d.Queue].put(", New: "			_ = d.Ack()\n			s.lines[d.Queue].put(",
+		}},
+		Catch: Catch{cells, "TestMatrix/subscribe/sigkill/before-COMMIT"},
+	},
+	{
+		Name: "failed event taken twice", // by two workers, or after the answer of a commit was lost
+		Edits: []Edit{{
+			File: "sql/statements/events.sql", Old: "AND failures = $4 AND due_at IS NOT NULL", New: "AND failures >= $4",
+		}},
+		Catch: Catch{statements, "TestRole_worker"},
 	},
 }

@@ -1,0 +1,157 @@
+package workers
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/writhq/writ/intent"
+	"github.com/writhq/writ/internal/backoff"
+	"github.com/writhq/writ/internal/store"
+)
+
+// write settles what the places hand over, batched while the previous batch is in flight, until they end.
+func (l *line) write() {
+	for {
+		var v verdict
+		var open bool
+		select {
+		case v, open = <-l.verdicts:
+		case <-l.s.settling.Done(): // a place may never end
+		}
+		if !open {
+			return
+		}
+		batch := []verdict{v}
+		for more := true; more && len(batch) < inboxBatch; {
+			select {
+			case v, open := <-l.verdicts:
+				if more = open; open {
+					batch = append(batch, v)
+				}
+			default:
+				more = false
+			}
+		}
+		l.settle(batch)
+	}
+}
+
+// settle writes a batch, and acks what is written: the intents of those that succeeded, together if possible, and those
+// that failed each by itself. While the database is away, or closed, it tries again; what is unwritten in the end is
+// delivered again.
+func (l *line) settle(batch []verdict) {
+	var fine []verdict
+	for _, v := range batch {
+		if v.err == nil {
+			fine = append(fine, v)
+		}
+	}
+	err := l.persist("settle", func(ctx context.Context) error { return l.create(ctx, fine) })
+	for i := range batch {
+		v := &batch[i]
+		if v.err == nil && err != nil && len(fine) > 1 { // one of them is at fault; each by itself tells which
+			v.err = l.persist("settle", func(ctx context.Context) error { return l.create(ctx, []verdict{*v}) })
+		} else if v.err == nil {
+			v.err = err
+		}
+		written := v.err == nil
+		if !written && l.s.settling.Err() == nil {
+			written = l.fail(*v) == nil
+		}
+		if v.delivery == nil {
+			l.mu.Lock()
+			l.retries--
+			l.mu.Unlock()
+		} else if written {
+			_ = v.delivery.Ack() // stale: it is delivered again, and found taken
+		}
+	}
+}
+
+// persist repeats a unit of work while the database is away, or closed to it.
+func (l *line) persist(what string, unit func(context.Context) error) error {
+	pause := backoff.New(50*time.Millisecond, 5*time.Second)
+	for try := 1; ; try++ {
+		ctx, cancel := context.WithTimeout(l.s.settling, l.s.cfg.TTL)
+		err := unit(ctx)
+		late := ctx.Err() != nil
+		cancel()
+		away := late || errors.Is(err, store.ErrClosed) || store.Transient(err) && !store.Locked(err) || lost(err) && try < lostTries
+		if err == nil || !away {
+			return err
+		}
+		l.s.cfg.Log.Warn("worker: events cannot be written yet, trying again", "doing", what, "subscription", l.full(l.s.application), "error", err)
+		if !pause.Wait(l.s.settling) {
+			return err
+		}
+	}
+}
+
+// lostTries bounds the tries after errors that nobody can place; the event is then kept as a failed one.
+const lostTries = 10
+
+// lost reports whether err may be that of a connection that broke: neither the server's own word, nor that of the checks
+// at a creation.
+func lost(err error) bool {
+	if _, said := store.Code(err); said {
+		return false
+	}
+	for _, refusal := range []error{intent.ErrInvalid, intent.ErrConflict, intent.ErrIllegal, intent.ErrNotFound} {
+		if errors.Is(err, refusal) {
+			return false
+		}
+	}
+	return true
+}
+
+// create creates the intents of those that are new.
+func (l *line) create(ctx context.Context, batch []verdict) error {
+	if len(batch) == 0 {
+		return nil
+	}
+	arrivals := make([]store.Arrival, len(batch))
+	for i, v := range batch {
+		arrivals[i] = v.Arrival
+	}
+	fresh := 0
+	err := l.s.store.Settle(ctx, arrivals, func(ctx context.Context, tx pgx.Tx, which []int) error {
+		fresh = len(which)
+		for _, i := range which {
+			if len(batch[i].news) == 0 {
+				continue
+			}
+			if _, err := intent.CreateAll(l.cause(ctx, batch[i].event), tx, batch[i].news); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err == nil {
+		l.s.metrics.events.settled(l.full(l.s.application), "created", fresh)
+		l.s.metrics.events.settled(l.full(l.s.application), "repeated", len(batch)-fresh)
+	}
+	return err
+}
+
+// fail keeps an event that failed.
+func (l *line) fail(v verdict) error {
+	name, result := l.full(l.s.application), "failed"
+	var again *time.Duration
+	if tries := int(v.failures) + 1; tries < l.attempts {
+		again = new(max(delay(l.backoff, int32(tries)), time.Duration(rand.Int64N(int64(50*time.Millisecond)))))
+	} else {
+		result = "dead"
+	}
+	err := l.persist("keep", func(ctx context.Context) error { return l.s.store.Fail(ctx, v.Arrival, v.err.Error(), again) })
+	if err != nil {
+		l.s.cfg.Log.Error("worker: a failed event could not be kept, it is delivered again", "subscription", name, "event", v.EventID, "source", v.Source, "error", err)
+		return err
+	}
+	l.s.metrics.events.settled(name, result, 1)
+	l.s.cfg.Log.Warn("worker: an event failed", "subscription", name, "event", v.EventID, "source", v.Source, "tid", v.event.TID, "result", result, "failures", v.failures+1, "error", v.err)
+	return nil
+}
