@@ -49,9 +49,9 @@ func TestInsert_brings(t *testing.T) {
 		want int64 // outbox rows
 	}{
 		"one that does nothing when it hits a conflict": {"INSERT INTO writ.intents (id, kind) VALUES ('" + id.String() + "', 'blog.comment.notify') ON CONFLICT DO NOTHING", 1},
-		"one row each":                    {"INSERT INTO writ.intents (kind) SELECT 'blog.comment.notify' FROM generate_series(1, 5)", 5},
-		"nothing while it waits":          {"INSERT INTO writ.intents (kind, waiting_on) VALUES ('blog.comment.notify', 1)", 0},
-		"one of its own by the event":     {"INSERT INTO writ.intents (id, tid, kind, event) SELECT u, u, 'blog.comment.notify', 'requested' FROM writ.uuid_v7() u", 0},
+		"one row each":                {"INSERT INTO writ.intents (kind) SELECT 'blog.comment.notify' FROM generate_series(1, 5)", 5},
+		"nothing while it waits":      {"INSERT INTO writ.intents (kind, waiting_on) VALUES ('blog.comment.notify', 1)", 0},
+		"one of its own by the event": {"INSERT INTO writ.intents (id, tid, kind, event) SELECT u, u, 'blog.comment.notify', 'requested' FROM writ.uuid_v7() u", 0},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
