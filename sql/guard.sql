@@ -42,11 +42,15 @@ BEGIN
         RAISE EXCEPTION 'writ: intent % is %, an open intent is not deleted', OLD.id, OLD.state
             USING ERRCODE = 'WR003', HINT = 'Cancel it (writ.cancel), or settle it first.';
     -- The one door, for writ.quarantine: only it can set quarantining, and nobody else ever sees it set. It lets through just
-    -- what that does to an open row, which stays at its state or is flagged.
+    -- what that does to an open row, which stays at its state or is flagged, and to an error's epoch.
     ELSIF NEW.id = OLD.id AND NEW.kind = OLD.kind AND OLD.state IN ('pending', 'sending') AND NEW.epoch = OLD.epoch + 1000
         AND NEW.worker_id IS NULL AND NEW.run_at = OLD.run_at AND (OLD.flagged_at IS NULL OR NEW.flagged_at IS NOT NULL)
         AND (NEW.state = OLD.state AND NEW.event IS NOT DISTINCT FROM OLD.event
             OR NEW.state = 'sending' AND NEW.event = 'quarantined' AND NEW.flagged_at IS NOT NULL)
+        AND (SELECT quarantining FROM writ.settings) THEN
+        RETURN NEW;
+    ELSIF NEW.id = OLD.id AND NEW.kind = OLD.kind AND OLD.state = 'error' AND NEW.state = OLD.state AND NEW.epoch = OLD.epoch + 1000
+        AND NEW.event IS NOT DISTINCT FROM OLD.event AND NEW.worker_id IS NOT DISTINCT FROM OLD.worker_id
         AND (SELECT quarantining FROM writ.settings) THEN
         RETURN NEW;
     ELSIF NEW.id <> OLD.id OR NEW.kind <> OLD.kind THEN

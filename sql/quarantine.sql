@@ -42,7 +42,8 @@ END $$;
 -- of that, and not of what another worker did after it. A kind declared idempotent may be run again, and is.
 --
 -- All open epochs are raised by 1000, beyond any that was used in the lost stretch: hints that are left in the broker and
--- outcomes of workers that are left from then name epochs that no row will have again.
+-- outcomes of workers that are left from then name epochs that no row will have again. So are those of errors, which
+-- somebody may have retried in that stretch; nothing else is done to them.
 --
 -- An attempt that is lost may have been begun a moment ago, by a worker that is still at it: hence the deadline, before
 -- which (and settle) no retry passes without an override, and no probe's «not done» counts.
@@ -100,8 +101,15 @@ BEGIN
                 'flag', w.flag_reason, 'class', w.class, 'new_epoch', w.epoch + 1000))
         FROM was w LEFT JOIN held h ON h.id = w.id
     )
-    SELECT (SELECT count(*) FROM held), (SELECT count(*) FROM raised), (SELECT count(*) FROM writ.intents WHERE failed_at IS NOT NULL)
-        INTO flagged, fenced, errors;
+    SELECT (SELECT count(*) FROM held), (SELECT count(*) FROM raised) INTO flagged, fenced;
+    WITH raised AS (
+        UPDATE writ.intents i SET epoch = i.epoch + 1000 WHERE i.failed_at IS NOT NULL RETURNING i.id, i.epoch, i.worker_id
+    ), each AS (
+        INSERT INTO writ.log (intent_id, epoch, event, actor, worker_id, why, evidence)
+        SELECT r.id, r.epoch - 1000, 'fenced', quarantine.actor, r.worker_id, quarantine.why,
+            jsonb_build_object('since', since, 'from', 'error', 'to', 'error', 'new_epoch', r.epoch) FROM raised r
+    )
+    SELECT count(*) FROM raised INTO errors;
     INSERT INTO writ.log (intent_id, epoch, event, actor, why, evidence)
     VALUES ('00000000-0000-0000-0000-000000000000', 0, 'quarantined', quarantine.actor, quarantine.why,
         coalesce(quarantine.evidence, '{}') || jsonb_build_object('since', since, 'flagged', flagged, 'fenced', fenced, 'fingerprint', writ.fingerprint()));

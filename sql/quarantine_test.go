@@ -79,6 +79,9 @@ func TestQuarantine(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			was, is := before[name], read(t, b.Pool, id)
 			if was.FinishedAt != nil {
+				if was.State == "error" {
+					was.Epoch += 1000 // it may have been retried
+				}
 				if diff := cmp.Diff(was, is); diff != "" {
 					t.Errorf("a finished row was changed:\n%s", diff)
 				}
@@ -171,6 +174,26 @@ func TestQuarantine_fencesOff(t *testing.T) {
 	b.Run(t, "SELECT writ.happened($1, 'sending', $2, 'ann', 'the ledger has it, once')", running.ID, seen.Epoch)
 }
 
+// TestQuarantine_raisesErrors: somebody may have retried an error in what was lost; the epochs of that are never used again.
+func TestQuarantine_raisesErrors(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.Run(t, "INSERT INTO writ.kinds (name, queue, class) VALUES ($1, 'q', 'manual')", kind)
+	id := b.at(t, kind, "error")
+	was := read(t, b.Pool, id)
+	b.closed(t)
+	b.quarantine(t, time.Now())
+	log := entries(t, b.Pool, id)
+	if last := log[len(log)-1]; last.Event != "fenced" || last.Actor != "ann" || last.Epoch != was.Epoch || last.Evidence["new_epoch"] != float64(was.Epoch+1000) {
+		t.Errorf("the log's last word is %+v", last)
+	}
+	b.Run(t, "SELECT writ.adopt('ann', 'this is the real one now')")
+	b.Run(t, "SELECT writ.retry($1, 'error', $2, 'ann', 'the ledger does not have it')", id, was.Epoch+1000)
+	if c := b.claim(t, id, time.Minute); c.Epoch <= 1000 {
+		t.Errorf("claimed at epoch %d; want one beyond all that were used", c.Epoch)
+	}
+}
+
 // TestQuarantine_isRefused where it would do harm, and leaves nothing behind.
 func TestQuarantine_isRefused(t *testing.T) {
 	t.Parallel()
@@ -210,8 +233,9 @@ func TestQuarantine_door(t *testing.T) {
 	b := setup(t)
 	b.at(t, kind, "pending")
 	b.at(t, kind, "sending")
+	b.at(t, kind, "error")
 	for _, set := range []string{
-		"epoch = epoch + 1000, worker_id = NULL",
+		"epoch = epoch + 1000", "epoch = epoch + 1000, worker_id = NULL",
 		"state = 'sending', event = 'quarantined', epoch = epoch + 1000, worker_id = NULL, flagged_at = now(), flag_reason = 'quarantined'",
 	} {
 		refused(t, b.Pool, store.CodeIllegal, "UPDATE writ.intents SET "+set)

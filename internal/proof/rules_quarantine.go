@@ -41,6 +41,9 @@ func heldInQuarantine(_ *court, s *story) (faults []fault) {
 		if !ch.leaps() || said == nil {
 			continue // a leap that nobody asked for is a gap
 		}
+		if ch.From == string(fsm.Error) && ch.To == ch.From && said.Event == fenced {
+			continue // that somebody retried it in the lost time is nothing to hold it for
+		}
 		if ch.Worker != uuid.Nil {
 			faults = append(faults, faultf("in a quarantine at epoch %d, and held by worker %s still", ch.OldEpoch, ch.Worker))
 		}

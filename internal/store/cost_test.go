@@ -267,7 +267,7 @@ func TestCost(t *testing.T) {
 	for _, step := range slices.Sorted(maps.Keys(got)) {
 		g, w := got[step], want[step]
 		t.Logf("%-24s %+v", step, g)
-		if math.Round(g.Statements) != math.Round(w.Statements) || !near(g.Buffers, w.Buffers) || !near(g.WALRecords, w.WALRecords) || !near(g.WALBytes, w.WALBytes) {
+		if math.Round(g.Statements) != math.Round(w.Statements) || !near(g.Buffers, w.Buffers, 3) || !near(g.WALRecords, w.WALRecords, 1) || !near(g.WALBytes, w.WALBytes, 1) {
 			t.Errorf("%s costs %+v per intent; %s says %+v (-update if that is meant)", step, g, golden, w)
 		}
 	}
@@ -276,8 +276,9 @@ func TestCost(t *testing.T) {
 	}
 }
 
-// near allows a tenth, for how full the pages happen to be, and one of anything.
-func near(got, want float64) bool {
-	slack := max(want/10, 1)
+// near allows a sixth, for how full the pages happen to be and whether another database's transactions keep one from being
+// pruned, and least in any case: a catalogue's page more or less.
+func near(got, want, least float64) bool {
+	slack := max(want/6, least)
 	return cmp.Compare(got, want+slack) <= 0 && got >= want-slack
 }

@@ -1,6 +1,7 @@
 package matrix
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -62,9 +63,12 @@ func inBetween(m moment) scenario {
 		o := order{ID: id, Verb: "give-up", Seen: w.get(id).Position()}
 		verdict := make(chan error, 1)
 		m.meanwhile = func() { w.overtake(m, sends, "writ.give_up", func() { verdict <- w.do(o) }) }
-		m.nth = 2 // the flag has moved the row, so it is not found where the claim left it, and written singly
+		m.nth = 2 // somebody has the row locked, so it is left out of the batch and written singly, which may take longer
 		fired := w.pg.On(m.rule(sends, p.kill))
+		release := w.lock(id)
 		p.thaw()
+		w.awaitBackend(sends, "wait_event_type = 'Lock'")
+		release()
 		w.met(fired)
 		if err := <-verdict; m.applied != errors.Is(err, intent.ErrConflict) || !m.applied && err != nil {
 			t.Errorf("the verdict: %v; the outcome was applied before it: %t", err, m.applied)
@@ -79,5 +83,23 @@ func inBetween(m moment) scenario {
 		}
 		w.again(worker, m)
 		w.restsAt(id, want)
+	}
+}
+
+// lock holds an intent's row until release.
+func (w *world) lock(id intent.ID) (release func()) {
+	w.t.Helper()
+	ctx := context.Background()
+	tx, err := w.db.Begin(ctx)
+	if err == nil {
+		_, err = tx.Exec(ctx, "SELECT FROM writ.intents WHERE id = $1 FOR UPDATE", id)
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return func() {
+		if err := tx.Rollback(ctx); err != nil {
+			w.t.Error(err)
+		}
 	}
 }

@@ -275,11 +275,11 @@ var Mutants = []Mutant{
 		Edits: []Edit{
 			{File: "sql/identity.sql", Old: "(SELECT oid FROM pg_database WHERE datname = current_database()))", New: "'0')"},
 			{
-				File: "sql/identity.sql", Old: "split_part(fingerprint, '/', 3) = (SELECT oid::text FROM pg_database WHERE datname = current_database())\n    FROM",
+				File: "sql/identity.sql", Old: "split_part(fingerprint, '/', 3) = split_part(pg_relation_filepath('writ.settings'), '/', -2)\n    FROM",
 				New: "split_part(fingerprint, '/', 3) = '0'\n    FROM",
 			},
 			{
-				File: "sql/identity.sql", Old: "split_part(fingerprint, '/', 3) = (SELECT oid::text FROM pg_database WHERE datname = current_database())) THEN",
+				File: "sql/identity.sql", Old: "split_part(fingerprint, '/', 3) = split_part(pg_relation_filepath('writ.settings'), '/', -2)) THEN",
 				New: "split_part(fingerprint, '/', 3) = '0') THEN",
 			},
 		},
