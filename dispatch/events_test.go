@@ -154,6 +154,27 @@ func TestEvent_exchange(t *testing.T) {
 	}
 }
 
+// TestEvent_malformed: a row of the outbox that is neither a hint nor a whole event is kept, with the reason, and holds up nothing.
+func TestEvent_malformed(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.declare()
+	for _, row := range []string{
+		"(due_at) VALUES (now())",
+		"(due_at, exchange) VALUES (now(), 'x')",
+		"(due_at, exchange, payload, op, kind, intent_id, epoch) VALUES (now(), 'x', '{}', 'run', 'a.b.c', gen_random_uuid(), 0)",
+	} {
+		b.db.Run(t, "INSERT INTO writ.outbox "+row)
+	}
+	b.relay(b.db.URL, testkit.AMQPURL(t))
+	b.create(3)
+	b.awaitMessages(3, 10*time.Second)
+	testkit.Until(t, 10*time.Second, "all three are refused", func() (bool, string) {
+		n := testkit.Value[int](t, b.db, "SELECT count(*) FROM writ.outbox WHERE failures > 0 AND last_error LIKE '%neither a hint nor an event%'")
+		return n == 3, fmt.Sprint(n)
+	})
+}
+
 // TestEvent_brokerAway: events wait for the broker as hints do, and each comes.
 func TestEvent_brokerAway(t *testing.T) {
 	t.Parallel()

@@ -119,6 +119,10 @@ func (s *session) pack(rows []store.Row) (parcels []parcel, events bool, refused
 		parcels = append(parcels, parcel{message, f.refs})
 	}
 	for _, row := range rows {
+		if (row.Op == "") == (row.Exchange == "") || row.Op == "" && row.Payload == nil {
+			refused = append(refused, store.Refusal{Refs: []pgtype.TID{row.Ref}, Why: "it is neither a hint nor an event: op, or exchange and payload"})
+			continue
+		}
 		if row.Op == "" {
 			message, err := event(row)
 			if err != nil {

@@ -235,7 +235,24 @@ func TestGuard_times(t *testing.T) {
 	refused(t, b.Pool, store.CodeIllegal, "UPDATE writ.intents SET finished_at = now() WHERE id = $1", pending)
 	refused(t, b.Pool, store.CodeIllegal, "UPDATE writ.intents SET failed_at = now() WHERE id = $1", sent)
 	refused(t, b.Pool, store.CodeIllegal, "UPDATE writ.intents SET finished_at = NULL WHERE id = $1", sent)
+	for _, set := range []string{"state = 'sending', event = 'attempted', finished_at = now()", "state = 'sending', event = 'attempted', failed_at = now()"} {
+		refused(t, b.Pool, store.CodeIllegal, "UPDATE writ.intents SET "+set+" WHERE id = $1", pending)
+	}
+	sending := b.at(t, "blog.comment.notify", "sending")
+	refused(t, b.Pool, store.CodeIllegal, "UPDATE writ.intents SET state = 'sent', event = 'succeeded' WHERE id = $1", sending)
 	refused(t, b.Pool, store.CodeIllegal, "INSERT INTO writ.intents (kind, finished_at) VALUES ('blog.comment.notify', now())")
+}
+
+// TestGuard_allColumns: a writer that names all columns, as object mappers do, is judged once.
+func TestGuard_allColumns(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	id := b.at(t, "blog.comment.notify", "pending")
+	b.Run(t, "UPDATE writ.intents SET id = id, kind = kind, run_at = run_at + interval '1 h' WHERE id = $1", id)
+	b.Run(t, "UPDATE writ.intents SET id = id, kind = kind, state = 'cancelled' WHERE id = $1", id)
+	if n := testkit.Value[int](t, b.DB, "SELECT count(*) FROM writ.log WHERE intent_id = $1", id); n != 2 {
+		t.Errorf("%d entries in the log; want one for the move and one for the cancel", n)
+	}
 }
 
 // A finished row may be deleted by hand; with it go its creation keys, so that the key is free, and then its log.

@@ -38,8 +38,8 @@ END $$;
 -- The database has lost what happened since a moment, though the effects of it stand in the outside world. Every open
 -- row that may have been run by what is lost becomes sending, flagged, without a holder: pending would be claimed. All
 -- of them were open at that moment, so whatever is due by now may have been run; what is due later cannot, unless
--- somebody moved its time in the lost stretch, or a worker that is left from then has handed it back since: the log tells
--- of that, and not of what another worker did after it. A kind declared idempotent may be run again, and is.
+-- somebody moved its time in the lost stretch, or a worker that is left from then, a probe or a person has put it off since:
+-- the log tells of that, and not of what another worker did after it. A kind declared idempotent may be run again, and is.
 --
 -- All open epochs are raised by 1000, beyond any that was used in the lost stretch: hints that are left in the broker and
 -- outcomes of workers that are left from then name epochs that no row will have again. So are those of errors, which
@@ -71,9 +71,9 @@ BEGIN
         SELECT i.id, i.kind, i.state, i.epoch, i.flagged_at IS NOT NULL AS flagged, i.flag_reason, i.worker_id,
             coalesce(k.class, 'manual') AS class, coalesce(k.timeout, interval '60 s') AS timeout,
             i.state = 'sending' OR i.run_at <= now() OR EXISTS (SELECT FROM writ.log l
-                WHERE l.intent_id = i.id AND l.event = 'retried' AND l.at >= since) AS doubtful
+                WHERE l.intent_id = i.id AND l.event IN ('retried', 'retry', 'moved') AND l.at >= since) AS doubtful
         FROM writ.intents i LEFT JOIN writ.kinds k ON k.name = i.kind
-        WHERE i.finished_at IS NULL FOR NO KEY UPDATE OF i
+        WHERE i.finished_at IS NULL AND i.state IN ('pending', 'sending') FOR NO KEY UPDATE OF i
     ), held AS (
         UPDATE writ.intents i SET state = 'sending', event = 'quarantined', epoch = i.epoch + 1000, worker_id = NULL,
             started_at = coalesce(i.started_at, since), deadline_at = greatest(i.deadline_at, now() + w.timeout),

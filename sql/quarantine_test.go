@@ -42,11 +42,13 @@ func zoo(t *testing.T, b *bench) map[string]uuid.UUID {
 		for _, position := range []string{"pending", "sending", "flagged", "sent", "error", "cancelled"} {
 			ids[class+" "+position] = b.at(t, "test.kind."+class, position)
 		}
-		later := b.insert(t, "test.kind."+class)
-		b.Run(t, "UPDATE writ.intents SET run_at = now() + interval '1 h' WHERE id = $1", later)
+		later := testkit.Value[uuid.UUID](t, b.DB, "INSERT INTO writ.intents (kind, run_at) VALUES ($1, now() + interval '1 h') RETURNING id", "test.kind."+class)
 		ids[class+" later"] = later
 	}
 	ids["unheard pending"] = b.insert(t, "test.kind.unheard")
+	putOff := b.insert(t, "test.kind.manual") // by a person, since: it may have been run before, in what is lost
+	b.Run(t, "UPDATE writ.intents SET run_at = now() + interval '1 h' WHERE id = $1", putOff)
+	ids["put off"] = putOff
 	ids["waiting"] = b.insert(t, "test.kind.manual")
 	b.Run(t, "UPDATE writ.intents SET waiting_on = 1 WHERE id = $1", ids["waiting"])
 	hooked := b.at(t, "test.kind.manual", "flagged")
@@ -70,7 +72,7 @@ func TestQuarantine(t *testing.T) {
 	q := b.quarantine(t, since)
 	held := map[string]bool{
 		"manual pending": true, "manual sending": true, "manual flagged": true, "probed pending": true, "probed sending": true,
-		"probed flagged": true, "idempotent flagged": true, "unheard pending": true, "waiting": true, "hooked": true,
+		"probed flagged": true, "idempotent flagged": true, "unheard pending": true, "put off": true, "waiting": true, "hooked": true,
 	}
 	if want := (intent.Quarantined{Flagged: int64(len(held)), Fenced: 5, Errors: 3}); q != want {
 		t.Errorf("quarantined %+v; want %+v", q, want)

@@ -109,7 +109,9 @@ func Handle[T any](m *Mux, kind intent.Kind[T], h Handler[T]) {
 	if h.OnError != nil {
 		r.onError = func(ctx context.Context, tx pgx.Tx, a *attempt, cause error) error {
 			job, err := newJob[T](a)
-			if err != nil {
+			if _, newer := errors.AsType[*snoozeError](err); newer {
+				return err // owed still: a worker of a later release knows what to undo
+			} else if err != nil {
 				// The arguments that could not be read are why it failed; the recovery function still learns which.
 				job = &Job[T]{attempt: a}
 			}

@@ -42,7 +42,7 @@ func (r *rehearsed) attempt(worker uuid.UUID, c store.Claimed) *attempt {
 
 func (r *rehearsed) Attend(ctx context.Context, worker uuid.UUID, c store.Claimed, force func() error) (store.Outcome, error) {
 	a := r.attempt(worker, c)
-	ctx, cancel := context.WithDeadline(ctx, a.deadline)
+	ctx, cancel := context.WithDeadline(a.cause(ctx), a.deadline)
 	defer cancel()
 	if force == nil {
 		return judgeSafely(ctx, a, call(ctx, a))

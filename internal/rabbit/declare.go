@@ -100,7 +100,11 @@ func (d *declarer) declare(queue, exchange string) error {
 				return err
 			}
 		}
-		if _, err = d.ch.QueueDeclare(queue, true, false, false, false, declareArgs()); err != nil || exchange == "" {
+		args := declareArgs()
+		if exchange != "" {
+			args = eventArgs()
+		}
+		if _, err = d.ch.QueueDeclare(queue, true, false, false, false, args); err != nil || exchange == "" {
 			return err
 		}
 		if err = declareFanout(d.ch, exchange); err != nil {

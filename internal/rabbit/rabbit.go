@@ -21,6 +21,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"strconv"
 	"time"
@@ -139,4 +140,12 @@ func isQueueByte(c byte) bool {
 // arguments, because tunables belong in policies, which can be changed.
 func declareArgs() amqp.Table {
 	return amqp.Table{amqp.QueueTypeArg: amqp.QueueTypeQuorum}
+}
+
+// eventArgs are those of a queue of events, which nobody writes again: since RabbitMQ 4.0 a quorum queue without a limit
+// deletes what was delivered 20 times, and connections that break count.
+func eventArgs() amqp.Table {
+	args := declareArgs()
+	args["x-delivery-limit"] = int32(math.MaxInt32)
+	return args
 }

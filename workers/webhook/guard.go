@@ -35,10 +35,10 @@ func (e *BlockedError) Error() string {
 	return fmt.Sprintf("the address %s is not public, so it is not called; a network of your own can be allowed with Config.Allow", e.Address)
 }
 
-// By the IANA registries of special-purpose addresses: of IPv4 all is public but these, of IPv6 nothing but 2000::/3
+// By the IANA registries of special-purpose addresses, and the metadata service of Azure: of IPv4 all is public but these, of IPv6 nothing but 2000::/3
 // without these.
 var (
-	special4 = prefixes("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
+	special4 = prefixes("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "168.63.129.16/32", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
 		"192.0.2.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24", "192.168.0.0/16", "192.175.48.0/24", "198.18.0.0/15",
 		"198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4")
 	global6  = netip.MustParsePrefix("2000::/3")

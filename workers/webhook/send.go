@@ -108,7 +108,10 @@ func (s *sender[T]) send(ctx context.Context, req *http.Request) (*Response, err
 
 // readBody reads what there is of a body, within its bounds, and closes it. cutShort ends the reading.
 func readBody(body io.ReadCloser, most int, cutShort func()) (read []byte, truncated bool) {
-	late := time.AfterFunc(bodyWait, cutShort)
+	late := time.AfterFunc(bodyWait, func() {
+		cutShort()
+		body.Close() // after an answer 101 the connection is the caller's, and no context ends it
+	})
 	defer late.Stop()
 	defer body.Close()
 	read, err := io.ReadAll(io.LimitReader(body, int64(most)+1))

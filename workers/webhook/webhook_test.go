@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -153,6 +154,11 @@ func TestHandler(t *testing.T) {
 		{"TalksGarbage", open, "http://HOST", says("+PONG\r\n"), unknown, 1},
 		{"HasAHugeHeader", open, "http://HOST", says("HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 1<<20) + "\r\n\r\n"), unknown, 1},
 		{"HangsAfterTheRequest", hasty, "http://HOST", func(e *endpoint, c net.Conn) { e.read(c); hangs(c) }, timedOut, 1},
+		{"SwitchesProtocolsAndHangs", open, "http://HOST", func(e *endpoint, c net.Conn) {
+			e.read(c)
+			_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
+			hangs(c)
+		}, unknown, 1},
 		{"HangsInTheHandshake", hasty, "https://HOST", func(_ *endpoint, c net.Conn) { hangs(c) }, notDone, 0},
 		{"IsNoTLSServer", open, "https://HOST", says("HTTP/1.1 200 OK\r\n\r\n"), notDone, 0},
 		{"ClosesInTheHandshake", open, "https://HOST", func(*endpoint, net.Conn) {}, notDone, 0},
@@ -172,6 +178,7 @@ func TestHandler(t *testing.T) {
 		{"LoopbackBlocked", guarded, "http://HOST", status(200, ""), stopped, 0},
 		{"MappedLoopbackBlocked", guarded, "http://[::ffff:127.0.0.1]:PORT", status(200, ""), stopped, 0},
 		{"MetadataServiceBlocked", guarded, "http://169.254.169.254/latest/meta-data", nil, stopped, 0},
+		{"AzuresMetadataServiceBlocked", guarded, "http://168.63.129.16/metadata", nil, stopped, 0},
 		{"NameOfLoopbackBlocked", guarded, "http://inside.example:PORT", status(200, ""), stopped, 0},
 		{"PlainNotAllowed", guarded, "ftp://HOST", nil, stopped, 0},
 		{"NoURL", open, "nonsense", nil, stopped, 0},

@@ -8,7 +8,6 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/writhq/writ/intent"
 	"github.com/writhq/writ/internal/proof/wire"
@@ -67,7 +66,7 @@ func (w *world) followsOnce(event intent.ID) {
 	})
 	w.tell(event)
 	testkit.Until(w.t, soon, "the repeat was published, and taken", func() (bool, string) {
-		q, err := w.ch.QueueDeclare(w.eventQueue(), true, false, false, false, amqp.Table{amqp.QueueTypeArg: amqp.QueueTypeQuorum})
+		q, err := w.ch.QueueDeclarePassive(w.eventQueue(), true, false, false, false, nil)
 		if err != nil {
 			w.t.Fatal(err)
 		}
