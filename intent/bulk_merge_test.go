@@ -6,6 +6,7 @@ import (
 	"math"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -65,6 +66,42 @@ func TestBulk_merge(t *testing.T) {
 	}
 	if n := testkit.Value[int](t, db, `SELECT count(*) FROM writ.log WHERE event = 'bulk-run' AND evidence -> 'merge' ->> 'sender' = 'new'`); n != 1 {
 		t.Errorf("%d runs are in the log with the patch; want 1", n)
+	}
+}
+
+// Arguments that somebody changes by hand while a step is under way are not written over by what they were before.
+func TestBulk_mergeByHand(t *testing.T) {
+	t.Parallel()
+	db := testkit.Database(t)
+	errorsOf(t, db, 1)
+	bulk, err := merging(db, `{"sender": "new"}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hand, err := db.Begin(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = hand.Rollback(ctx) }()
+	if _, err := hand.Exec(ctx, `UPDATE writ.intents SET args = args || '{"by": "hand"}'`); err != nil {
+		t.Fatal(err)
+	}
+	ran := make(chan error, 1)
+	go func() {
+		_, err := intent.RunBulk(ctx, db, bulk, intent.BulkRun{Actor: "bob"})
+		ran <- err
+	}()
+	testkit.Until(t, 10*time.Second, "the step waits for the row", func() (bool, string) {
+		return testkit.Value[bool](t, db, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')"), ""
+	})
+	if err := hand.Commit(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ran; err != nil {
+		t.Fatal(err)
+	}
+	if got := testkit.Value[string](t, db, "SELECT args::text FROM writ.intents"); got != `{"by": "hand", "id": 1, "sender": "new"}` {
+		t.Errorf("arguments %s; want both changes", got)
 	}
 }
 

@@ -133,7 +133,7 @@ func (r *Reconciler) oneTurn(ctx context.Context, e *entry) error {
 	default:
 		e.plan(time.Now(), asScheduled)
 		if e.counts() {
-			err = r.store.DutyDone(ctx, string(e.name), began)
+			err = r.store.DutyDone(ctx, string(e.name), time.Since(began))
 		}
 	}
 	return err
@@ -151,9 +151,9 @@ func (r *Reconciler) takeOver(ctx context.Context) error {
 		if !e.counts() {
 			continue
 		}
-		if at, ever := done[string(e.name)]; ever {
-			e.missed(at)
-		} else if err := r.store.DutyDone(ctx, string(e.name), time.Now()); err != nil {
+		if ago, ever := done[string(e.name)]; ever {
+			e.missed(time.Now().Add(-ago))
+		} else if err := r.store.DutyDone(ctx, string(e.name), 0); err != nil {
 			r.leading.Store(false)
 			return err
 		}

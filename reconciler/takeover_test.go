@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/writhq/writ/internal/store"
 	"github.com/writhq/writ/internal/testkit"
 	"github.com/writhq/writ/reconciler"
 )
@@ -92,6 +93,27 @@ func TestTakeover_unfinished(t *testing.T) {
 	}
 	b.run(b.db.Pool, cfg)
 	testkit.Until(t, 20*time.Second, "the rest is pruned", func() (bool, string) { n := b.count("test.old.job"); return n == 0, fmt.Sprint(n) })
+}
+
+// TestTakeover_clockAhead: a leader whose clock was years ahead does not keep its successors from their duties.
+func TestTakeover_clockAhead(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.declare("test.old.job", "manual")
+	b.finished("test.old.job", "sent", 5, 8*24*time.Hour)
+	b.db.Run(t, "INSERT INTO writ.duties VALUES ('prune', now() + interval '10 years')")
+	b.run(b.db.Pool, reconciler.Config{Schedules: map[reconciler.Duty]string{reconciler.Prune: "@every 2s"}})
+	testkit.Until(t, 20*time.Second, "old rows are pruned", func() (bool, string) { n := b.count("test.old.job"); return n == 0, fmt.Sprint(n) })
+	b.db.Run(t, "UPDATE writ.duties SET done_at = now() + interval '10 years'")
+	if done, err := store.New(b.db.Pool).DutiesDone(context.Background()); err != nil || done["prune"] != 0 {
+		t.Errorf("done %v ago, %v; want 0: just now at the latest", done["prune"], err)
+	}
+	if err := store.New(b.db.Pool).DutyDone(context.Background(), "prune", time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	if at := b.done(reconciler.Prune); at.After(time.Now()) {
+		t.Errorf("noted as done at %s, which is to come", at)
+	}
 }
 
 // TestPaused_missed: what came due while everything was paused is done when work goes on.

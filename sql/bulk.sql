@@ -122,7 +122,10 @@ BEGIN
         words := NULL;
         changed := NULL;
         BEGIN
-            -- The position that was seen holds for the arguments, too: they change with the epoch only.
+            -- Somebody may be changing the arguments by hand, which moves no epoch: the patch is merged into what that leaves.
+            IF b.merge IS NOT NULL THEN
+                PERFORM FROM writ.intents t WHERE t.id = r.intent_id FOR NO KEY UPDATE;
+            END IF;
             PERFORM writ.decide(r.intent_id, target, r.state, r.epoch, b.actor, b.why, evidence, b.override,
                 CASE WHEN b.merge IS NOT NULL THEN writ.merged_args(r.intent_id, b.merge) END, b.new_key);
         EXCEPTION WHEN OTHERS THEN

@@ -473,8 +473,12 @@ func TestProbe_lostAnswers(t *testing.T) {
 				}
 				if finding == workers.CannotTell {
 					b.awaitPerson(id)
-					if n := testkit.Value[int](t, b.db, "SELECT count(*) FROM writ.log WHERE event = 'probed' AND evidence ->> 'result' IN ('again', 'person')"); n != 3 {
+					counted := "FROM writ.log WHERE event = 'probed' AND evidence ->> 'result' IN ('again', 'person')"
+					if n := testkit.Value[int](t, b.db, "SELECT count(*) "+counted); n != 3 {
 						t.Errorf("%d answers were counted; want 3", n)
+					}
+					if n := testkit.Value[int](t, b.db, "SELECT count(DISTINCT evidence -> 'asking') "+counted); n != 3 {
+						t.Errorf("answers to %d askings were counted; want 3: one of them was counted twice", n)
 					}
 					return
 				}

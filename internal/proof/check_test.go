@@ -184,6 +184,11 @@ func TestCheck_violations(t *testing.T) {
 
 		{"let go on, though it may have been run", "not due, let go on", func(e *Evidence) { e.Changes[1].RunAt = e.Changes[1].BeganAt }, []string{"I6"}, "may have been run"},
 		{"let go on from an attempt", "done, and held in a quarantine", func(e *Evidence) { e.Log[0].Event = fenced }, []string{"I6"}, "from sending"},
+		{"let go on, though put off in the lost time", "not due, let go on", func(e *Evidence) {
+			put := e.Log[0]
+			put.Event, put.At = "retried", put.At.Add(-time.Minute)
+			e.Log = append([]Entry{put}, e.Log...)
+		}, []string{"I6"}, "let go on at epoch 0 from pending"},
 		{"left pending in a quarantine", "not due, let go on", func(e *Evidence) { e.Log[0].Event = "quarantined" }, []string{"I6"}, "left as pending"},
 		{"a deadline that lies behind", "held in a quarantine", func(e *Evidence) { e.Changes[1].DeadlineAt = e.Changes[1].BeganAt.Add(-time.Second) }, []string{"I6"}, "nobody waits"},
 		{"a holder in a quarantine", "held in a quarantine", func(e *Evidence) { e.Changes[1].Worker = e.Runs[0].Worker }, []string{"I6"}, "held by worker"},

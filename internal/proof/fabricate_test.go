@@ -1,6 +1,7 @@
 package proof
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -156,6 +157,7 @@ func (f *fabric) quarantine(event string) *fabric {
 	}
 	f.change("UPDATE", old)
 	f.entry(old.Epoch, event, "ann", old.Worker)
+	f.Log[len(f.Log)-1].Evidence = fmt.Sprintf(`{"since": %q}`, f.now.Add(-time.Hour).Format(time.RFC3339Nano))
 	return f
 }
 

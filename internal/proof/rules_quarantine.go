@@ -1,6 +1,7 @@
 package proof
 
 import (
+	"encoding/json"
 	"slices"
 	"time"
 
@@ -15,6 +16,9 @@ const leap = 1000
 // fenced is what the log says of a row whose epoch a quarantine raised, and that it did not hold.
 const fenced = "fenced"
 
+// moved is what it says of a pending row whose time somebody changed.
+const moved = "moved"
+
 // leaps reports whether the change is a quarantine's.
 func (c Change) leaps() bool { return c.Op == "UPDATE" && c.Epoch == c.OldEpoch+leap }
 
@@ -27,6 +31,18 @@ func (s *story) quarantine(c Change) *Entry {
 		return nil
 	}
 	return &s.log[n]
+}
+
+// putOff reports whether somebody put the intent off between the moment that the database went back to and the quarantine:
+// what was due before that may have been run in the lost time.
+func (s *story) putOff(quarantine *Entry) bool {
+	var told struct{ Since time.Time }
+	if err := json.Unmarshal([]byte(quarantine.Evidence), &told); err != nil {
+		return true // a quarantine that does not say since when lets nothing go on
+	}
+	return slices.ContainsFunc(s.log, func(l Entry) bool {
+		return slices.Contains([]string{string(fsm.Retried), string(fsm.Retry), moved}, l.Event) && !l.At.Before(told.Since) && l.At.Before(quarantine.At)
+	})
 }
 
 // heldInQuarantine belongs to I6: what may have been run in a past that the database has lost is held for its probe or a
@@ -48,7 +64,8 @@ func heldInQuarantine(_ *court, s *story) (faults []fault) {
 			faults = append(faults, faultf("in a quarantine at epoch %d, and held by worker %s still", ch.OldEpoch, ch.Worker))
 		}
 		if said.Event == fenced {
-			if !s.kind.idempotent() && (ch.From == string(fsm.Sending) || !ch.RunAt.After(ch.BeganAt)) || ch.To != ch.From || ch.OldFlag != "" {
+			doubtful := ch.From == string(fsm.Sending) || !ch.RunAt.After(ch.BeganAt) || s.putOff(said)
+			if !s.kind.idempotent() && doubtful || ch.To != ch.From || ch.OldFlag != "" {
 				faults = append(faults, faultf("let go on at epoch %d from %s%s, though it may have been run", ch.OldEpoch, ch.From, flagged(ch.OldFlag)))
 			}
 			continue

@@ -30,17 +30,17 @@ func (s *Store) Resign(ctx context.Context, name string, holder uuid.UUID) error
 	return err
 }
 
-// DutiesDone returns when each duty that keeps count was last done.
-func (s *Store) DutiesDone(ctx context.Context) (map[string]time.Time, error) {
+// DutiesDone returns how long ago each duty that keeps count was last done.
+func (s *Store) DutiesDone(ctx context.Context) (map[string]time.Duration, error) {
 	rows, err := s.db.Query(ctx, writsql.Statement("DutiesDone"))
 	if err != nil {
 		return nil, fmt.Errorf("read when duties were done: %w", Explain(err))
 	}
-	done := map[string]time.Time{}
+	done := map[string]time.Duration{}
 	var name string
-	var at time.Time
-	_, err = pgx.ForEachRow(rows, []any{&name, &at}, func() error {
-		done[name] = at
+	var ago time.Duration
+	_, err = pgx.ForEachRow(rows, []any{&name, &ago}, func() error {
+		done[name] = ago
 		return nil
 	})
 	if err != nil {
@@ -49,9 +49,10 @@ func (s *Store) DutiesDone(ctx context.Context) (map[string]time.Time, error) {
 	return done, nil
 }
 
-// DutyDone notes that a duty was done.
-func (s *Store) DutyDone(ctx context.Context, name string, at time.Time) error {
-	if _, err := s.db.Exec(ctx, writsql.Statement("DutyDone"), name, at); err != nil {
+// DutyDone notes that a turn of a duty which was begun so long ago was done to its end. The time is the database's: the
+// next leader may have another clock.
+func (s *Store) DutyDone(ctx context.Context, name string, ago time.Duration) error {
+	if _, err := s.db.Exec(ctx, writsql.Statement("DutyDone"), name, ago); err != nil {
 		return fmt.Errorf("note that %s was done: %w", name, Explain(err))
 	}
 	return nil

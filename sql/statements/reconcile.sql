@@ -8,11 +8,12 @@ WHERE l.holder = $2 OR l.renewed_at + l.ttl < clock_timestamp()
 RETURNING true;
 
 -- name: DutiesDone
-SELECT name, done_at FROM writ.duties;
+-- How long ago; not in the future, where a clock that was far ahead may have left it.
+SELECT name, greatest(clock_timestamp() - done_at, '0') FROM writ.duties;
 
 -- name: DutyDone
-INSERT INTO writ.duties AS d (name, done_at) VALUES ($1, $2)
-ON CONFLICT (name) DO UPDATE SET done_at = greatest(d.done_at, $2);
+INSERT INTO writ.duties (name, done_at) VALUES ($1, clock_timestamp() - $2::interval)
+ON CONFLICT (name) DO UPDATE SET done_at = excluded.done_at;
 
 -- name: Resign
 DELETE FROM writ.leader WHERE name = $1 AND holder = $2;

@@ -194,7 +194,7 @@ var Mutants = []Mutant{
 	{
 		Name: "probe against a person", // its verdict is not held to the epoch that it was asked about
 		Edits: []Edit{{
-			File: "sql/probe.sql", Old: "    IF i.state <> 'sending' OR i.epoch <> seen_epoch OR", New: "    IF i.state <> 'sending' AND i.epoch <> seen_epoch AND",
+			File: "sql/probe.sql", Old: "    IF i.state <> 'sending' OR i.epoch <> seen_epoch OR", New: "    IF i.state IS NULL AND i.epoch <> seen_epoch AND",
 		}},
 		Catch: Catch{pool, "TestProbe_person"},
 	},
