@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/writhq/writ/internal/proof/inorder"
 	"github.com/writhq/writ/internal/proof/model"
 )
 
@@ -42,9 +43,9 @@ func run(ctx context.Context, args []string, _ io.Reader, stdout, stderr io.Writ
 	began := time.Now()
 	var states int64
 	faults := 0
-	for done := range check(ctx, rows) {
-		states += done.got.States
-		if !done.print(stdout, *only != "") {
+	for row, got := range inorder.Do(rows, func(r model.Row) outcome { return check(ctx, r) }) {
+		states += got.States
+		if !got.print(stdout, row, *only != "") {
 			faults++
 		}
 	}
@@ -61,53 +62,30 @@ func run(ctx context.Context, args []string, _ io.Reader, stdout, stderr io.Writ
 
 // outcome of one row.
 type outcome struct {
-	row model.Row
-	got model.Result
+	model.Result
 	err error
 }
 
-// check runs rows two at a time and yields their outcomes in the table's order.
-func check(ctx context.Context, rows []model.Row) func(yield func(outcome) bool) {
-	const parallel = 2
-	slots := make(chan struct{}, parallel)
-	answers := make([]chan outcome, len(rows))
-	for i := range rows {
-		answers[i] = make(chan outcome, 1)
-	}
-	go func() {
-		for i, r := range rows {
-			slots <- struct{}{}
-			go func() {
-				defer func() { <-slots }()
-				got, err := r.Check(ctx)
-				answers[i] <- outcome{r, got, err}
-			}()
-		}
-	}()
-	return func(yield func(outcome) bool) {
-		for _, a := range answers {
-			if !yield(<-a) {
-				return
-			}
-		}
-	}
+func check(ctx context.Context, row model.Row) outcome {
+	got, err := row.Check(ctx)
+	return outcome{got, err}
 }
 
 // print writes the row and reports whether it is as expected.
-func (o outcome) print(w io.Writer, trace bool) bool {
-	fault := o.row.Fault(o.got)
+func (o outcome) print(w io.Writer, row model.Row, trace bool) bool {
+	fault := row.Fault(o.Result)
 	result := "holds"
 	switch {
 	case o.err != nil:
 		result = "FAILED: " + o.err.Error()
 	case fault != "":
 		result = "FAILED: " + fault
-	case o.row.Violates != "":
-		result = "violated, as it must be: " + o.row.Why
+	case row.Violates != "":
+		result = "violated, as it must be: " + row.Why
 	}
-	fmt.Fprintf(w, "%-26s %12d %6.1fs  %s\n", o.row.Name, o.got.States, o.got.Took.Seconds(), result)
+	fmt.Fprintf(w, "%-26s %12d %6.1fs  %s\n", row.Name, o.States, o.Took.Seconds(), result)
 	if trace || fault != "" {
-		for _, step := range o.got.Trace {
+		for _, step := range o.Trace {
 			fmt.Fprintf(w, "    %s\n", step)
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/writhq/writ/internal/proof/inorder"
 	"github.com/writhq/writ/internal/proof/mutants"
 )
 
@@ -69,33 +70,15 @@ func moduleRoot(ctx context.Context) (string, error) {
 
 // hunt hunts all and prints the table; the return value is the exit code.
 func hunt(ctx context.Context, h *hunter, chosen []mutants.Mutant, stdout io.Writer) int {
-	const parallel = 2
-	type answer struct {
-		fault string
-		took  time.Duration
-	}
-	answers := make([]chan answer, len(chosen))
-	slots := make(chan struct{}, parallel)
-	for i, m := range chosen {
-		answers[i] = make(chan answer, 1)
-		go func() {
-			slots <- struct{}{}
-			defer func() { <-slots }()
-			began := time.Now()
-			fault := h.hunt(ctx, m)
-			answers[i] <- answer{fault, time.Since(began)}
-		}()
-	}
 	fmt.Fprintf(stdout, "%-32s %-58s %7s\n", "mutant", "caught by", "time")
 	began, survived := time.Now(), 0
-	for i, m := range chosen {
-		a := <-answers[i]
+	for m, got := range inorder.Do(chosen, func(m mutants.Mutant) answer { return h.timed(ctx, m) }) {
 		result := m.Catch.Package + " " + m.Catch.Test
-		if a.fault != "" {
+		if got.fault != "" {
 			survived++
-			result = "NOT CAUGHT: " + a.fault
+			result = "NOT CAUGHT: " + got.fault
 		}
-		fmt.Fprintf(stdout, "%-32s %-58s %6.1fs\n", m.Name, result, a.took.Seconds())
+		fmt.Fprintf(stdout, "%-32s %-58s %6.1fs\n", m.Name, result, got.took.Seconds())
 	}
 	fmt.Fprintf(stdout, "%d mutants, %d not caught, %.0f s\n", len(chosen), survived, time.Since(began).Seconds())
 	if survived > 0 || ctx.Err() != nil {
@@ -111,6 +94,16 @@ type hunter struct {
 
 	mu    sync.Mutex
 	plain map[mutants.Catch]func() string // the test without a mutant, run once
+}
+
+type answer struct {
+	fault string
+	took  time.Duration
+}
+
+func (h *hunter) timed(ctx context.Context, m mutants.Mutant) answer {
+	began := time.Now()
+	return answer{h.hunt(ctx, m), time.Since(began)}
 }
 
 // hunt plants one mutant and returns why it was not caught; empty: it was.
