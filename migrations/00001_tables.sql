@@ -242,7 +242,8 @@ CREATE TABLE writ.settings (
     paused_at     timestamptz,
     paused_by     text,
     paused_why    text,
-    quarantining  boolean     NOT NULL DEFAULT false -- true only within the transaction of a quarantine
+    quarantining  boolean     NOT NULL DEFAULT false, -- true only within the transaction of a quarantine
+    least_schema  int         NOT NULL DEFAULT 1    -- binaries of an older schema may not work here: a migration took away what they need
 );
 
 -- Queue depths as the relay last saw them.

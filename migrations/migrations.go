@@ -27,7 +27,8 @@ import (
 //go:embed *.sql
 var Files embed.FS
 
-// Version is the number of the newest migration in this binary.
+// Version is the number of the newest migration in this binary. A release that changes only the files of package sql adds
+// a migration, too: by this number binaries of two releases know whose functions are the newer ones.
 const Version = 1
 
 // Lock key of all schema work; the first number says WRIT, the doorbell uses (same, 1).
@@ -51,13 +52,15 @@ type Status struct {
 	Stale   []string `json:"stale"`   // repeatable files whose text differs from what was applied
 }
 
-// UpToDate reports whether nothing is left to do.
-func (s Status) UpToDate() bool { return s.Current == s.Target && len(s.Stale) == 0 }
+// UpToDate reports whether nothing is left for this binary to do.
+func (s Status) UpToDate() bool { return s.Current >= s.Target && len(s.Stale) == 0 }
 
-// ErrNewer means that the database was migrated by a newer Writ than this binary.
-var ErrNewer = errors.New("the database has a newer schema than this binary knows; upgrade the binary")
+// ErrNewer means that the database was migrated by a Writ so much newer that this binary cannot work on it. One release
+// newer is no fault: while a deployment rolls the older binaries go on.
+var ErrNewer = errors.New("the database has a newer schema than this binary can work on; upgrade the binary")
 
-// Up applies what is missing and returns what it did. It blocks while another process migrates the same database, until
+// Up applies what is missing and returns what it did. What a newer binary has applied it leaves as it is, and says so in
+// a notice; if that is too new to work on, it returns [ErrNewer]. It blocks while another process migrates the same database, until
 // ctx ends. A failed migration is rolled back; earlier ones stay applied and are in the report. Safe to call from many
 // processes and goroutines at once.
 func Up(ctx context.Context, config *pgx.ConnConfig) (Report, error) {
@@ -81,7 +84,8 @@ func Up(ctx context.Context, config *pgx.ConnConfig) (Report, error) {
 			return fmt.Errorf("read schema version: %w", err)
 		}
 		if current > target {
-			return fmt.Errorf("%w (database %d, binary %d)", ErrNewer, current, target)
+			report.Notices = append(report.Notices, fmt.Sprintf("writ: the database has schema %d, and this binary is of schema %d: nothing is changed", current, target))
+			return bearable(ctx, conn, current)
 		}
 		results, err := provider.Up(ctx)
 		for _, r := range results {
@@ -152,10 +156,22 @@ func Read(ctx context.Context, config *pgx.ConnConfig) (Status, error) {
 		}
 	}
 	if s.Current > s.Target {
-		return s, fmt.Errorf("%w (database %d, binary %d)", ErrNewer, s.Current, s.Target)
+		return s, bearable(ctx, conn, s.Current)
 	}
 	s.Stale, err = stale(ctx, conn)
 	return s, err
+}
+
+// bearable reports a database that is too new for this binary: one whose migrations took away what this one needs.
+func bearable(ctx context.Context, conn *pgx.Conn, current int64) error {
+	var least int
+	if err := conn.QueryRow(ctx, "SELECT coalesce(max(least_schema), 1) FROM writ.settings").Scan(&least); err != nil {
+		return fmt.Errorf("read the least schema: %w", err)
+	}
+	if Version < least {
+		return fmt.Errorf("%w (the database has schema %d and needs binaries of %d at least, this one is of %d)", ErrNewer, current, least, Version)
+	}
+	return nil
 }
 
 func provider(db *sql.DB) (*goose.Provider, error) {

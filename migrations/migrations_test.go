@@ -200,6 +200,16 @@ func TestUp_whenTheDatabaseIsNewer(t *testing.T) {
 	conn := connect(t, config)
 	run(t, conn, "INSERT INTO writ.schema_version (version_id, is_applied) VALUES ($1, true)", migrations.Version+1)
 	run(t, conn, "UPDATE writ.repeatable SET hash = 'of the newer one'")
+	// While a deployment rolls, binaries of the release before start on it, too.
+	report, err := migrations.Up(ctx, config)
+	if err != nil || len(report.Applied)+len(report.Repeatable) > 0 || len(report.Notices) != 1 {
+		t.Errorf("Up: %+v, %v; want a notice and nothing applied", report, err)
+	}
+	if s, err := migrations.Read(ctx, config); err != nil || !s.UpToDate() || s.Current != migrations.Version+1 {
+		t.Errorf("Read: %+v, %v; want nothing to do", s, err)
+	}
+	// Until a migration takes away what they need.
+	run(t, conn, "UPDATE writ.settings SET least_schema = $1", migrations.Version+1)
 	if _, err := migrations.Up(ctx, config); !errors.Is(err, migrations.ErrNewer) {
 		t.Errorf("Up: %v; want ErrNewer", err)
 	}

@@ -8,11 +8,11 @@
 --   rest      how long, by the worker's own clock, deadline + settle were still to come when the probe began; a jump of the
 --             database's clock alone must not make «not there» mean that it was not done
 --   delay     before the next attempt, if there is to be one
---   pause     before the probe is asked again, if it found nothing
+--   pause     before the probe is asked again, if it found nothing, or somebody else is to ask
 --   seen_danger  why, when it was asked, the attempt might still be run by its worker: what was not there then may be now
 -- Returns the verdict (happened, retry, give-up), or why there is none: early (before deadline + settle only done counts),
 -- held (not done, but its worker may still be at it), again (unknown), person (unknown for the last time), returned (the
--- worker shuts down), stale (another asking came first), moved (a person, or the attempt's own worker, came first), or
+-- worker shuts down, or is too old for the arguments), stale (another asking came first), moved (a person, or the attempt's own worker, came first), or
 -- confirms or contradicts if what came first is in the log, and so is now this.
 CREATE OR REPLACE FUNCTION writ.probed(
     id uuid, seen_epoch int, seen_flag timestamptz, asking timestamptz, finding text, asked_at timestamptz, rest interval,
@@ -51,7 +51,7 @@ BEGIN
         verdict := 'happened';
     ELSIF finding = 'cancelled' THEN
         verdict := 'returned';
-        next_at := clock_timestamp();
+        next_at := clock_timestamp() + pause;
     ELSIF asked_at <= settled OR rest > interval '0' THEN
         verdict := 'early';
         next_at := clock_timestamp() + greatest(settled - clock_timestamp(), rest, interval '0') + interval '10 ms';

@@ -57,6 +57,7 @@ BEGIN
     GRANT INSERT (id, kind, state, event, args, args_version, subjects, tid, parent_id, trace, meta, requested_at, run_at)
         ON writ.intents TO writ_creator, writ_worker;
     GRANT INSERT (due_at, kind, intent_id, epoch, op) ON writ.outbox TO writ_creator, writ_worker;
+    GRANT INSERT (failures, last_error) ON writ.outbox TO writ_worker;
     GRANT SELECT, INSERT ON writ.keys TO writ_creator, writ_worker;
     GRANT SELECT ON writ.intents, writ.kinds TO writ_creator;
     GRANT EXECUTE ON FUNCTION writ.uuid_v7(), writ.is_kind_name(text), writ.ring() TO writ_creator, writ_worker, writ_relay;

@@ -49,6 +49,8 @@ BEGIN
     -- Where is its hint? A hint of another epoch is of no use to it.
     IF NOT ready THEN
         hint := NULL;
+    ELSIF o.failures > 0 AND o.last_error LIKE 'a worker %' THEN
+        hint := format('its hint was put back, and goes out in %s: %s', writ.span(greatest(o.due_at - now(), '0')), o.last_error);
     ELSIF o.failures > 0 THEN
         hint := format('the broker refused its hint %s, the next try is in %s: %s', writ.times(o.failures), writ.span(greatest(o.due_at - now(), '0')), o.last_error);
     ELSIF o.due_at > now() THEN
@@ -74,6 +76,7 @@ BEGIN
             WHEN ready THEN format('due for %s', writ.span(late)) || CASE WHEN i.attempt > 0 THEN format(', attempt %s of %s', i.attempt + 1, coalesce(k.max_attempts, 10)) ELSE '' END
             WHEN last.event = 'retried' AND last.why IN ('snoozed', 'claimed too late to begin') THEN format('due in %s, %s', writ.span(-late),
                 CASE last.why WHEN 'snoozed' THEN 'as its handler asked for (snooze)' ELSE 'for it was claimed too late to begin' END)
+            WHEN last.event = 'retried' AND last.why LIKE 'args are of version %' THEN format('due in %s, for its %s', writ.span(-late), last.why)
             WHEN i.attempt > 0 THEN format('attempt %s of %s is due in %s, the last one said: %s', i.attempt + 1, coalesce(k.max_attempts, 10), writ.span(-late), coalesce(i.error, 'no error text'))
             ELSE 'due in ' || writ.span(-late) END,
         CASE last.event WHEN 'retry' THEN format('%s sent it back %s ago: %s', last.actor, writ.span(now() - last.at), last.why)

@@ -4,18 +4,16 @@ import (
 	"encoding/json"
 	"fmt"
 	"time"
-
-	"github.com/writhq/writ/internal/backoff"
 )
-
-// newer is how long an intent is left to a newer worker whose arguments this one does not know.
-const newer = 20 * time.Second
 
 // readArgs decodes arguments that may be of another version than the kind's, and holds them to its contract. What does not
 // fit is stopped, for it never will; what is newer than this worker comes again, for another one.
 func readArgs[T any](r *registration, version int, args json.RawMessage, into *T) error {
 	if version > r.ArgsVersion {
-		return &snoozeError{backoff.Jitter(newer), fmt.Sprintf("args are of version %d, and this worker knows kind %s up to version %d: left to a newer one", version, r.Name, r.ArgsVersion)}
+		return &snoozeError{
+			d: r.newer.pause(time.Now()), newer: true,
+			why: fmt.Sprintf("args are of version %d, and this worker knows kind %s up to version %d: left to a newer one", version, r.Name, r.ArgsVersion),
+		}
 	}
 	if version < r.ArgsVersion && r.upgrade != nil {
 		upgraded, err := upgradeSafely(r, version, args)

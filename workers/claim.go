@@ -21,10 +21,11 @@ type claimer struct {
 	deliveries   <-chan rabbit.Delivery
 	waiting      []hint // taken from the broker or the bell, not claimed yet
 	spent        *spent
+	strangers    strangers
 }
 
 func newClaimer(p *Pool, installation uuid.UUID, deliveries <-chan rabbit.Delivery) *claimer {
-	return &claimer{Pool: p, installation: installation, deliveries: deliveries, spent: newSpent()}
+	return &claimer{Pool: p, installation: installation, deliveries: deliveries, spent: newSpent(), strangers: strangers{}}
 }
 
 // run claims until ctx ends or the deliveries do.
@@ -116,13 +117,15 @@ func (c *claimer) admit(ctx context.Context, free int) []hint {
 		c.waiting = nil
 	}
 	batch := make([]hint, 0, n)
-	var elsewhere []hint
+	var elsewhere, newer []hint
 	paused := *c.paused.Load()
 	for _, h := range taken {
 		switch {
-		case h.Op != "run" && h.Op != "recover":
-			c.settle(h, "moot")
-		case c.mux.kinds[h.Kind] == nil || paused[h.Kind]:
+		case c.mux.kinds[h.Kind] == nil || h.Op != "run" && h.Op != "recover":
+			if h.frame != nil {
+				newer = append(newer, h)
+			}
+		case paused[h.Kind]:
 			if h.frame != nil {
 				elsewhere = append(elsewhere, h)
 			}
@@ -140,6 +143,7 @@ func (c *claimer) admit(ctx context.Context, free int) []hint {
 			}
 		}
 	}
+	c.leave(ctx, newer)
 	c.putBack(ctx, elsewhere, "elsewhere", func(store.Hint) (time.Duration, time.Time) { return backoff.Jitter(10 * time.Second), time.Time{} })
 	return batch
 }

@@ -132,6 +132,11 @@ func (c *claimer) putBack(ctx context.Context, hints []hint, result string, when
 		delay, runAt := when(h.Hint)
 		backs[i] = store.Back{Hint: h.Hint, Delay: delay, RunAt: runAt}
 	}
+	c.writeBack(ctx, hints, backs, result)
+}
+
+// writeBack is putBack with what is to be written.
+func (c *claimer) writeBack(ctx context.Context, hints []hint, backs []store.Back, result string) {
 	pause := backoff.New(50*time.Millisecond, 2*time.Second)
 	for {
 		writing, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.cfg.TTL)

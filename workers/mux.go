@@ -109,7 +109,7 @@ func Handle[T any](m *Mux, kind intent.Kind[T], h Handler[T]) {
 	if h.OnError != nil {
 		r.onError = func(ctx context.Context, tx pgx.Tx, a *attempt, cause error) error {
 			job, err := newJob[T](a)
-			if _, newer := errors.AsType[*snoozeError](err); newer {
+			if left, ok := errors.AsType[*snoozeError](err); ok && left.newer {
 				return err // owed still: a worker of a later release knows what to undo
 			} else if err != nil {
 				// The arguments that could not be read are why it failed; the recovery function still learns which.
@@ -131,6 +131,7 @@ type registration struct {
 	onError func(ctx context.Context, tx pgx.Tx, a *attempt, cause error) error
 	upgrade func(version int, args json.RawMessage) (json.RawMessage, error) // nil: none
 	run     typical
+	newer   leaving // arguments of a later version
 	probing Probing
 	probe   func(ctx context.Context, a Attempt[json.RawMessage]) (Answer, error) // nil: none, or never asked
 }

@@ -54,8 +54,9 @@ func (e *outcomeError) Error() string { return e.err.Error() }
 func (e *outcomeError) Unwrap() error { return e.err }
 
 type snoozeError struct {
-	d   time.Duration
-	why string // of the engine's own
+	d     time.Duration
+	why   string // of the engine's own
+	newer bool   // the arguments are of a later version than this worker knows
 }
 
 func (e *snoozeError) Error() string {

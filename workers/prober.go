@@ -192,6 +192,9 @@ func askProbe(ctx context.Context, kind *registration, log *slog.Logger, asking 
 		}
 	}()
 	said, err := kind.probe(ctx, facts(asking, kind.Settle))
+	if left, ok := errors.AsType[*snoozeError](err); ok && left.newer { // the probe was not asked, so nothing counts
+		return store.Answer{Finding: store.FoundCancelled, Why: left.why, Pause: left.d}
+	}
 	if err != nil {
 		return store.Answer{Finding: store.FoundNothing, Why: "the probe failed: " + err.Error()}
 	}
@@ -225,7 +228,9 @@ func lostEvidence(err error) []byte {
 // say writes an answer down, and tries that again until the database has taken it or the process ends.
 func (q *prober) say(asking *store.Asking, answer store.Answer) {
 	answer.Delay = delay(q.kind.Backoff, asking.Attempt)
-	answer.Pause = pauseAfter(q.kind.probing.Backoff, asking.Probes)
+	if answer.Finding != store.FoundCancelled {
+		answer.Pause = pauseAfter(q.kind.probing.Backoff, asking.Probes)
+	}
 	log := q.p.cfg.Log.With("id", asking.ID, "tid", asking.TID, "kind", asking.Kind, "attempt", asking.Attempt)
 	pause := backoff.New(50*time.Millisecond, 5*time.Second)
 	for {
@@ -260,7 +265,9 @@ func pauseAfter(b intent.Backoff, before int) time.Duration {
 func (c *claimer) probe(h hint) {
 	kind := c.mux.kinds[h.Kind]
 	switch {
-	case kind == nil || c.draining.Load() || (*c.paused.Load())[h.Kind]:
+	case kind == nil:
+		c.leave(c.settling, []hint{h})
+	case c.draining.Load() || (*c.paused.Load())[h.Kind]:
 		c.putBack(c.settling, []hint{h}, "elsewhere", aWhile)
 	case kind.class != Probed:
 		c.settle(h, "moot")

@@ -103,6 +103,8 @@ func (x *examination) schema(ctx context.Context) bool {
 	case status.Current == 0:
 		x.add("schema", checkFail, "the database has no Writ schema", "run writ migrate up")
 		return false
+	case status.Current > status.Target:
+		x.add("schema", checkOK, fmt.Sprintf("schema %d, of a newer release than this binary, which is of %d and can work on it", status.Current, status.Target), "")
 	case status.Current < status.Target:
 		x.add("schema", checkFail, version, "run writ migrate up")
 	case len(status.Stale) > 0:

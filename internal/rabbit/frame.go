@@ -20,7 +20,8 @@ const (
 
 	maxEpochBytes = 10 // "2147483647"
 	uuidBytes     = 36
-	maxLineBytes  = MaxOpBytes + 1 + maxEpochBytes + 1 + MaxKindBytes + 1 + uuidBytes + 1
+	maxMoreBytes  = 128 // of fields that a later release adds to a line
+	maxLineBytes  = MaxOpBytes + 1 + maxEpochBytes + 1 + MaxKindBytes + 1 + uuidBytes + maxMoreBytes + 1
 	maxFrameBytes = MaxFrameHints * maxLineBytes
 )
 
@@ -68,10 +69,12 @@ func EncodeFrame(hints []Hint) ([]byte, error) {
 	return frame, nil
 }
 
-// DecodeFrame reads what EncodeFrame writes, and nothing else: for every frame it
-// accepts, encoding the hints gives the same bytes. Its work and memory are
-// bounded by MaxFrameHints whatever the input. The hints share one copy of the
-// frame; the argument is not retained.
+// DecodeFrame reads what EncodeFrame writes, in this release and in later ones:
+// those may add fields to the end of a line, each after one space, which are left
+// out here. Nothing else: for every frame that it accepts, encoding the hints gives
+// the same bytes but for such fields. Its work and memory are bounded by
+// MaxFrameHints whatever the input. The hints share one copy of the frame; the
+// argument is not retained.
 func DecodeFrame(frame []byte) ([]Hint, error) {
 	if len(frame) > maxFrameBytes {
 		return nil, fmt.Errorf("%w: %d bytes, at most %d", errFrame, len(frame), maxFrameBytes)
@@ -114,14 +117,35 @@ func decodeLine(s string, h *Hint) (rest string, ok bool) {
 	for i < len(s) && isKindByte(s[i]) {
 		i++
 	}
-	if i == 0 || i > MaxKindBytes || len(s)-i < 1+uuidBytes+1 || s[i] != ' ' || s[i+1+uuidBytes] != '\n' {
+	if i == 0 || i > MaxKindBytes || len(s)-i < 1+uuidBytes+1 || s[i] != ' ' {
 		return "", false
 	}
 	h.Kind = s[:i]
 	if !decodeUUID(s[i+1:i+1+uuidBytes], &h.ID) {
 		return "", false
 	}
-	return s[i+1+uuidBytes+1:], true
+	if s = s[i+1+uuidBytes:]; s[0] == '\n' {
+		return s[1:], true
+	}
+	return skipMore(s)
+}
+
+// skipMore leaves out the fields that a later release has added to a line, and its
+// end.
+func skipMore(s string) (rest string, ok bool) {
+	for i := range min(len(s), maxMoreBytes+1) {
+		switch c := s[i]; {
+		case i == 0:
+			if c != ' ' {
+				return "", false
+			}
+		case c == '\n' && s[i-1] != ' ':
+			return s[i+1:], true
+		case c < ' ' || c > '~' || c == ' ' && s[i-1] == ' ':
+			return "", false
+		}
+	}
+	return "", false
 }
 
 // decodeEpoch reads a decimal without sign or leading zeros, and the space after

@@ -155,20 +155,21 @@ type Back struct {
 	Hint
 	Delay time.Duration
 	RunAt time.Time // not before this; zero: no matter
+	Why   string    // nobody here could do anything with it; empty: it only comes too early, or too often
 }
 
 // PutBack writes hints back to the outbox; the relay sends them again when they are due.
 func (s *Store) PutBack(ctx context.Context, backs []Back) error {
 	n := len(backs)
 	id, kind, epoch := make([]uuid.UUID, n), make([]string, n), make([]int32, n)
-	op, delay, runAt := make([]string, n), make([]time.Duration, n), make([]*time.Time, n)
+	op, delay, runAt, why := make([]string, n), make([]time.Duration, n), make([]*time.Time, n), make([]string, n)
 	for i, b := range backs {
-		id[i], kind[i], epoch[i], op[i], delay[i] = b.ID, b.Kind, b.Epoch, b.Op, b.Delay
+		id[i], kind[i], epoch[i], op[i], delay[i], why[i] = b.ID, b.Kind, b.Epoch, b.Op, b.Delay, b.Why
 		if !b.RunAt.IsZero() {
 			runAt[i] = &b.RunAt
 		}
 	}
-	if _, err := s.pool.Exec(ctx, writsql.Statement("PutBack"), UUIDs(id), kind, epoch, op, delay, runAt); err != nil {
+	if _, err := s.pool.Exec(ctx, writsql.Statement("PutBack"), UUIDs(id), kind, epoch, op, delay, runAt, why); err != nil {
 		return fmt.Errorf("put hints back: %w", err)
 	}
 	return nil

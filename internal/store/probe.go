@@ -30,7 +30,7 @@ type Answer struct {
 	Finding  string        // one of the findings below
 	Rest     time.Duration // by this process' own clock, until deadline + settle when the probe began
 	Delay    time.Duration // before the next attempt, if there is to be one
-	Pause    time.Duration // before the next asking, if it found nothing
+	Pause    time.Duration // before the next asking, if it found nothing, or somebody else is to ask
 	Why      string        // in a sentence; cleaned before it is written
 	Evidence []byte        // JSON, or nil
 }
@@ -43,7 +43,7 @@ const (
 	FoundDone      = "done"
 	FoundNotDone   = "not-done"
 	FoundNothing   = "unknown"
-	FoundCancelled = "cancelled" // the worker shuts down; somebody else is to ask
+	FoundCancelled = "cancelled" // the worker shuts down, or is too old for the arguments; somebody else is to ask
 )
 
 // What became of an answer. All but the verdicts leave the flag where it is: see sql/probe.sql.

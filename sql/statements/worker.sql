@@ -65,9 +65,10 @@ FROM writ.intents i WHERE i.id = $1 AND i.epoch = $2 AND i.state = 'sending' AND
 SELECT i.id, i.kind, i.state, i.epoch, i.run_at, i.run_at <= now(), i.waiting_on FROM writ.intents i WHERE i.id = ANY ($1::uuid[]);
 
 -- name: PutBack
-INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op)
-SELECT greatest(clock_timestamp() + delay, run_at), kind, id, epoch, op
-FROM unnest($1::uuid[], $2::text[], $3::int[], $4::text[], $5::interval[], $6::timestamptz[]) AS t (id, kind, epoch, op, delay, run_at);
+-- What nobody here could do anything with counts as refused, with the reason: the relay sends it at once when its kind is declared.
+INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op, failures, last_error)
+SELECT greatest(clock_timestamp() + delay, run_at), kind, id, epoch, op, (why <> '')::int, nullif(why, '')
+FROM unnest($1::uuid[], $2::text[], $3::int[], $4::text[], $5::interval[], $6::timestamptz[], $7::text[]) AS t (id, kind, epoch, op, delay, run_at, why);
 
 -- name: ReadRecovery
 -- An error row whose recovery function is still owed, locked for the transaction that runs it.
