@@ -335,6 +335,36 @@ func TestSubscribe_lostAnswer(t *testing.T) {
 	}
 }
 
+// TestSubscribe_poison: an event that the database breaks off each time, or does not come to an end with, is kept as failed,
+// and does not hold up the others, also when it is tried again.
+func TestSubscribe_poison(t *testing.T) {
+	t.Parallel()
+	for name, poison := range map[string]string{
+		"late":      "PERFORM pg_sleep(60)", // longer than the worker waits for an answer
+		"cancelled": "RAISE EXCEPTION 'canceling statement due to statement timeout' USING ERRCODE = '57014'",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := settle(t)
+			e.db.Run(t, "CREATE FUNCTION poison() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "+poison+"; RETURN NEW; END $$")
+			e.db.Run(t, "CREATE TRIGGER poison BEFORE INSERT ON writ.intents FOR EACH ROW WHEN ((NEW.args ->> 'n')::int IN (3, 7)) EXECUTE FUNCTION poison()")
+			s := greets("greet")
+			s.Places = 50
+			e.listen(e.db.URL, testkit.AMQPURL(t), s)
+			for n := range 50 {
+				e.tell(n)
+			}
+			e.awaitIntents(kindOf("greet").Name, 48)
+			testkit.Until(t, 30*time.Second, "the two are kept, with the reason, and tried again", func() (bool, string) {
+				kept := testkit.Value[string](t, e.db, "SELECT coalesce(string_agg(failures || ' ' || last_error, '; '), '') FROM writ.unsettled WHERE failures > 1")
+				return strings.Count(kept, "timeout")+strings.Count(kept, "deadline exceeded") >= 2, kept
+			})
+			e.db.Run(t, "DROP TRIGGER poison ON writ.intents")
+			e.awaitIntents(kindOf("greet").Name, 50)
+		})
+	}
+}
+
 // TestSubscribe_slow: one subscription that hangs does not slow another.
 func TestSubscribe_slow(t *testing.T) {
 	t.Parallel()
