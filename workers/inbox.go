@@ -15,6 +15,7 @@ import (
 
 // write settles what the places hand over, batched while the previous batch is in flight, until they end.
 func (l *line) write() {
+	defer l.giveBack()
 	for {
 		var v verdict
 		var open bool
@@ -40,6 +41,30 @@ func (l *line) write() {
 	}
 }
 
+// giveBack has others take what this process does not come to any more, at once: what it has from the inbox is due. What it
+// has from the broker goes back when the connection is closed.
+func (l *line) giveBack() {
+	l.mu.Lock()
+	left := l.waiting
+	l.waiting = nil
+	l.mu.Unlock()
+	var due []store.Arrival
+	for _, a := range left {
+		if a.delivery == nil {
+			source, id := a.letter.identity()
+			due = append(due, store.Arrival{Subscription: l.full(l.s.application), Source: source, EventID: id, Failures: a.failures})
+		}
+	}
+	if len(due) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(l.s.settling, l.s.cfg.TTL)
+	defer cancel()
+	if err := l.s.store.GiveBackArrivals(ctx, due); err != nil { // then they are due later
+		l.s.cfg.Log.Warn("worker: events that failed before could not be given back", "subscription", l.full(l.s.application), "events", len(due), "error", err)
+	}
+}
+
 // settle writes a batch, and acks what is written: the intents of those that succeeded, together if possible, and those
 // that failed each by itself. While the database is away, or closed, it tries again; what is unwritten in the end is
 // delivered again.
@@ -47,6 +72,10 @@ func (l *line) settle(batch []verdict) {
 	var fresh, again, failed []verdict
 	for _, v := range batch {
 		switch {
+		case v.back:
+			l.mu.Lock()
+			l.waiting = append(l.waiting, v.arrival) // it ends with those that were not begun
+			l.mu.Unlock()
 		case v.err != nil:
 			failed = append(failed, v)
 		case v.delivery == nil:
@@ -101,8 +130,14 @@ func (l *line) ack(written ...verdict) {
 func (l *line) leave(v verdict) {
 	if v.delivery == nil {
 		l.retried()
+	} else {
+		// Not at once, or it would come and go for ever at full speed. At the end of the process it goes back by itself.
+		time.AfterFunc(backoff.Jitter(giveBackAfter), func() { _ = v.delivery.GiveBack() })
 	}
 }
+
+// giveBackAfter is the longest pause before an event that could not be kept goes back to the broker.
+const giveBackAfter = 5 * time.Second
 
 func (l *line) retried() {
 	l.mu.Lock()

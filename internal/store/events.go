@@ -184,6 +184,17 @@ func (s *Store) DueArrivals(ctx context.Context, subscriptions []string, most []
 	return due, nil
 }
 
+// GiveBackArrivals has those due now that [Store.DueArrivals] put off, but for what became of them meanwhile.
+func (s *Store) GiveBackArrivals(ctx context.Context, arrivals []Arrival) error {
+	n := len(arrivals)
+	names, sources, ids, failures := make([]string, n), make([]string, n), make([]string, n), make([]int32, n)
+	for i, a := range arrivals {
+		names[i], sources[i], ids[i], failures[i] = a.Subscription, a.Source, a.EventID, a.Failures
+	}
+	_, err := s.pool.Exec(ctx, writsql.Statement("InboxGiveBack"), names, sources, ids, failures)
+	return Explain(err)
+}
+
 // PruneInbox forgets up to limit events that were settled longer than keep ago, and returns how many.
 func (s *Store) PruneInbox(ctx context.Context, keep time.Duration, limit int) (n int, err error) {
 	err = s.transaction(ctx, func(tx pgx.Tx) error {

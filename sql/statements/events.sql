@@ -52,6 +52,12 @@ WHERE i.ctid = ANY (ARRAY(
     WHERE (SELECT writ.is_open())))
 RETURNING i.subscription, i.source, i.event_id, i.failures, i.headers, i.payload;
 
+-- name: InboxGiveBack
+-- Those that their taker does not come to any more. Whoever has one locked has it, so it is left to them.
+UPDATE writ.inbox SET due_at = clock_timestamp() WHERE ctid = ANY (ARRAY(
+    SELECT i.ctid FROM unnest($1::text[], $2::text[], $3::text[], $4::int[]) AS t (subscription, source, event_id, failures)
+    JOIN writ.inbox i USING (subscription, source, event_id, failures) WHERE i.due_at > clock_timestamp() FOR UPDATE OF i SKIP LOCKED));
+
 -- name: InboxPrune
 -- Settled ones are kept for as long as the broker might still repeat them.
 DELETE FROM writ.inbox WHERE ctid = ANY (ARRAY(
