@@ -611,7 +611,19 @@ func TestApplication(t *testing.T) {
 	if err := w.Run(ctx); err == nil || !strings.Contains(err.Error(), "belongs to application test") {
 		t.Errorf("a worker of another application ran: %v", err)
 	}
-	b.db.Run(t, "SELECT writ.own(NULL)")
+	if w, err = workers.New(b.db.Pool, testkit.AMQPURL(t), mux, workers.Config{Log: testkit.Log(t)}); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Run(ctx); err == nil || !strings.Contains(err.Error(), "belongs to application test, and the kinds of this worker are tasks of shop") {
+		t.Errorf("a worker whose kinds are another application's ran: %v", err)
+	}
+	if _, err := b.db.Exec(ctx, "SELECT writ.own(NULL)"); err == nil || !strings.Contains(err.Error(), "who gives this database back") {
+		t.Errorf("it was given back without a word: %v", err)
+	}
+	b.db.Run(t, "SELECT writ.own(NULL, 'ann', 'it was a mistake')")
+	if said := testkit.Value[string](t, b.db, "SELECT string_agg(concat_ws(' ', event, actor = session_user OR actor = 'ann', evidence), ', ' ORDER BY id) FROM writ.log WHERE event LIKE '%owned'"); said != `owned t {"application": "test"}, disowned t {"before": "test"}` {
+		t.Errorf("the log says %s", said)
+	}
 	if err := create(ctx, foreign); err != nil {
 		t.Errorf("nobody owns the database any more: %v", err)
 	}
@@ -640,7 +652,11 @@ func TestCause(t *testing.T) {
 			_, err := intent.Kind[args]{Name: "shop.order.charge"}.Create(ctx, tx, args{}, intent.Opts{})
 			return err
 		})
-		refused.Store(fmt.Sprint(foreign))
+		again := pgx.BeginFunc(ctx, e.db, func(tx pgx.Tx) error {
+			_, err := intent.Kind[args]{Name: "shop.order.charge"}.Create(intent.WithCause(ctx, intent.Cause{Trace: "mine"}), tx, args{}, intent.Opts{})
+			return err
+		})
+		refused.Store(fmt.Sprintf("%v; %v", foreign, again))
 		return errors.Join(err, j.Done(func(ctx context.Context, tx pgx.Tx) error {
 			_, err := last.Create(ctx, tx, args{3}, intent.Opts{})
 			return err
@@ -667,7 +683,7 @@ func TestCause(t *testing.T) {
 	if same, err := intent.Tree(context.Background(), e.db, tree[len(tree)-1].ID); err != nil || len(same) != 4 {
 		t.Errorf("asked by a leaf the tree has %d, %v", len(same), err)
 	}
-	if said := refused.Load().(string); !strings.Contains(said, "is a task of application shop, and this is test") {
+	if said := refused.Load().(string); strings.Count(said, "is a task of application shop, and this is test") != 2 {
 		t.Errorf("another application's task: %s", said)
 	}
 }

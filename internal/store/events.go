@@ -77,6 +77,12 @@ func (s *Store) Own(ctx context.Context, application string) error {
 	return Explain(err)
 }
 
+// Owner is the application that the database belongs to; empty: nobody said so.
+func (s *Store) Owner(ctx context.Context) (string, error) {
+	owner, err := one[string](s.pool.Query(ctx, writsql.Statement("Owner")))
+	return owner, Explain(err)
+}
+
 // Subscription is what a worker's code says of one.
 type Subscription struct{ Name, Event, Queue string }
 

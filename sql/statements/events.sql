@@ -10,6 +10,9 @@ SELECT tid::text, coalesce(trace, '') FROM writ.intents WHERE id = $1::uuid;
 -- name: Own
 SELECT writ.own($1::text);
 
+-- name: Owner
+SELECT coalesce(application, '') FROM writ.settings;
+
 -- name: DeclareSubscription
 INSERT INTO writ.subscriptions AS s (name, event, queue) VALUES ($1, $2, $3)
 ON CONFLICT (name) DO UPDATE SET event = $2, queue = $3, declared_at = clock_timestamp() WHERE (s.event, s.queue) IS DISTINCT FROM ($2, $3);
