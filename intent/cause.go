@@ -1,6 +1,7 @@
 package intent
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"regexp"
@@ -23,9 +24,11 @@ type Cause struct {
 
 type causeKey struct{}
 
-// WithCause returns a context with which all that is created or published inherits c, in place of what ctx carried. As the
-// W3C asks, a malformed Trace is dropped.
+// WithCause returns a context with which all that is created or published inherits c, in place of what ctx carried, but for the
+// application, which stays unless c names one: whose code runs does not change by what caused it. As the W3C asks, a malformed
+// Trace is dropped.
 func WithCause(ctx context.Context, c Cause) context.Context {
+	c.Application = cmp.Or(c.Application, CauseOf(ctx).Application)
 	if !traceparent.MatchString(c.Trace) {
 		c.Trace = ""
 	}

@@ -238,15 +238,18 @@ func encode(field string, value any, limit int) ([]byte, error) {
 		return nil, &InvalidError{Field: field, Problem: where + " is not valid UTF-8", Fix: "encode binary data, for example as base64"}
 	}
 	if len(out) > limit {
-		return nil, &InvalidError{
-			Field: field, Problem: fmt.Sprintf("has %d bytes, the limit is %d", len(out), limit),
-			Fix: "keep large data in a table of your own and pass its id",
-		}
+		return nil, tooLarge(field, len(out), limit)
 	}
 	if problem := unstorable(out); problem != "" {
 		return nil, &InvalidError{Field: field, Problem: problem, Fix: "Postgres cannot store it as jsonb; remove or encode it"}
 	}
 	return out, nil
+}
+
+func tooLarge(field string, n, limit int) error {
+	return &InvalidError{
+		Field: field, Problem: fmt.Sprintf("has %d bytes, the limit is %d", n, limit), Fix: "keep large data in a table of your own and pass its id",
+	}
 }
 
 func jsonFault(raw []byte) string {

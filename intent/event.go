@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 
 	"github.com/google/uuid"
@@ -34,15 +35,26 @@ type EventOpts struct {
 	Trace  string
 }
 
-// maxData bounds the encoded data of an event; sql/events.sql has the same rule.
+// maxData bounds the data of an event as Postgres writes it, which is what is published; sql/events.sql has the same rule.
 const maxData = 64 << 10
+
+func encodeData(data any) ([]byte, error) {
+	body, err := encode("data", data, math.MaxInt)
+	if err != nil {
+		return nil, err
+	}
+	if n := jsonbSize(body); n > maxData {
+		return nil, tooLarge("data", n, maxData)
+	}
+	return body, nil
+}
 
 // Publish writes an event into the outbox in tx: it is published when the caller has committed, and never if the caller
 // rolls back. One statement, no broker. It is delivered at least once to each subscription that existed by then, and to
 // nobody if there is none. Errors: *InvalidError (nothing was sent to the database), or the database's; after the last the
 // transaction is aborted.
 func (e Event[T]) Publish(ctx context.Context, tx Tx, data T, opts EventOpts) (ID, error) {
-	body, dataErr := encode("data", data, maxData)
+	body, dataErr := encodeData(data)
 	if err := errors.Join(CheckEvent(e.Name), dataErr, checkText("subject", opts.Subject, 255), checkText("trace", opts.Trace, 255)); err != nil {
 		return ID{}, err
 	}

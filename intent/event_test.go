@@ -32,6 +32,37 @@ func TestCheckEvent(t *testing.T) {
 	}
 }
 
+// TestPublish_size: Go and SQL measure data alike, so that what one lets through the other does.
+func TestPublish_size(t *testing.T) {
+	t.Parallel()
+	db := testkit.Database(t)
+	e := intent.Event[json.RawMessage]{Name: "user.authorized"}
+	for _, part := range []string{
+		`"<>&"`, `"\u003c\u003e"`, `{"a":1,"b":[1,2,3]}`, `"\b\f\n\r\t\"\\\/"`, `"\u0008\u000c\u000a\u000d\u0009\u000b\u001f\u007f"`, `"ä\u00e4€\u20ac😀\ud83d\ude00"`,
+		"0", "-0", "-0.00", "0.0e-3", "0e5", "1e5", "1.50e1", "-1.5e5", "1e-5", "0.001e2", "0.001e3", "123.456E+2", "12345.678e-10", "1E400", "-1e-300",
+		"true", "null", "[]", "{}", " [ 1 , 2 ] ", `""`,
+	} {
+		var size int
+		if size = testkit.Value[int](t, db, "SELECT octet_length(jsonb_build_array($1::jsonb, '')::text)", part); size == 0 {
+			t.Fatal(part)
+		}
+		for over, good := range map[int]bool{0: true, 1: false} {
+			data := "[" + part + `,"` + strings.Repeat("x", 64<<10-size+over) + `"]`
+			err := pgx.BeginFunc(t.Context(), db, func(tx pgx.Tx) error {
+				_, err := e.Publish(t.Context(), tx, json.RawMessage(data), intent.EventOpts{})
+				return err
+			})
+			var invalid *intent.InvalidError
+			if (err == nil) != good || err != nil && (!errors.As(err, &invalid) || invalid.Field != "data") {
+				t.Errorf("Go: %s and %d bytes beyond the limit: %v", part, over, err)
+			}
+			if _, err := db.Exec(t.Context(), "SELECT writ.publish('user.authorized', $1::jsonb)", data); (err == nil) != good {
+				t.Errorf("SQL: %s and %d bytes beyond the limit: %v", part, over, err)
+			}
+		}
+	}
+}
+
 func TestPublish_refuses(t *testing.T) {
 	t.Parallel()
 	db := testkit.Database(t)

@@ -3,6 +3,7 @@ package intent
 import (
 	"fmt"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -103,4 +104,81 @@ func scanNumber(b []byte, start int) (int, string) {
 		return i, fmt.Sprintf("holds a number with too many digits at byte %d", start)
 	}
 	return i - 1, ""
+}
+
+// jsonbSize is how many bytes Postgres writes valid JSON in that it can store: the measure of sql/events.sql. It parts members
+// and elements by a comma and a space, escapes nothing that need not be, and writes numbers out. Of keys that come twice
+// both are counted.
+func jsonbSize(b []byte) (n int) {
+	for i := 0; i < len(b); i++ {
+		switch c := b[i]; {
+		case c == ' ' || c == '\t' || c == '\n' || c == '\r':
+		case c == ',' || c == ':':
+			n += 2
+		case c == '"':
+			end, _ := scanString(b, i)
+			n += stringSize(b[i+1 : end])
+			i = end
+		case c == '-' || c >= '0' && c <= '9':
+			end, _ := scanNumber(b, i)
+			n += numberSize(string(b[i : end+1]))
+			i = end
+		default:
+			n++
+		}
+	}
+	return n
+}
+
+// stringSize is the size of a string, with its quotes, of what stands between them.
+func stringSize(b []byte) int {
+	n := 2
+	for i := 0; i < len(b); i++ {
+		if b[i] != '\\' {
+			n++
+			continue
+		}
+		i++
+		if b[i] != 'u' {
+			if n++; b[i] != '/' {
+				n++
+			}
+			continue
+		}
+		code, _ := strconv.ParseUint(string(b[i+1:i+5]), 16, 16)
+		i += 4
+		switch {
+		case code == '"' || code == '\\' || code >= '\b' && code <= '\r' && code != '\v':
+			n += 2
+		case code < ' ':
+			n += 6
+		case code < 0x80:
+			n++
+		case code < 0x800:
+			n += 2
+		case code >= 0xD800 && code <= 0xDFFF:
+			n += 2 // half of the four bytes of a pair
+		default:
+			n += 3
+		}
+	}
+	return n
+}
+
+// numberSize is the size of a number as numeric writes it: without an exponent, with the decimals that it came with.
+func numberSize(s string) int {
+	mantissa, exponent, _ := strings.Cut(strings.ToLower(s), "e")
+	shift, _ := strconv.Atoi(exponent)
+	unsigned := strings.TrimPrefix(mantissa, "-")
+	whole, fraction, _ := strings.Cut(unsigned, ".")
+	n := 0
+	if digits := strings.TrimLeft(whole+fraction, "0"); digits == "" {
+		n = 1 // zero has no sign either
+	} else {
+		n = max(1, len(digits)-len(fraction)+shift) + len(mantissa) - len(unsigned)
+	}
+	if decimals := max(0, len(fraction)-shift); decimals > 0 {
+		n += 1 + decimals
+	}
+	return n
 }

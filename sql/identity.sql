@@ -51,31 +51,51 @@ END $$;
 
 -- From now on this database is one application's: intents of other applications' kinds are refused, whoever creates them. Null
 -- gives it back. The refusal is a constraint of the domain writ.task, which costs nothing where there is none; intents that
--- exist already are left alone.
-CREATE OR REPLACE FUNCTION writ.own(application text) RETURNS void
+-- exist already are left alone. Not granted to anybody: see the two below.
+CREATE OR REPLACE FUNCTION writ.set_owner(application text, actor text, why text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    owner text := (SELECT s.application FROM writ.settings s);
+    owner text;
 BEGIN
-    IF owner = own.application OR own.application IS NULL AND owner IS NULL THEN
-        RETURN;
-    ELSIF own.application !~ '^[a-z][a-z0-9_-]*$' OR length(own.application) > 40 THEN
-        RAISE EXCEPTION 'writ: application "%" is malformed', own.application USING ERRCODE = 'WR005',
+    IF set_owner.application !~ '^[a-z][a-z0-9_-]*$' OR length(set_owner.application) > 40 THEN
+        RAISE EXCEPTION 'writ: application "%" is malformed', set_owner.application USING ERRCODE = 'WR005',
             HINT = 'An application is the first part of its kinds'' names: a-z, 0-9, _ and -, beginning with a letter, at most 40 bytes.';
     END IF;
     SELECT s.application INTO owner FROM writ.settings s FOR UPDATE; -- one after the other
-    IF owner = own.application THEN
+    IF owner IS NOT DISTINCT FROM set_owner.application THEN
         RETURN;
-    ELSIF owner IS NOT NULL AND own.application IS NOT NULL THEN
-        RAISE EXCEPTION 'writ: this database belongs to application %, so % cannot have it', owner, own.application USING ERRCODE = 'WR003',
-            HINT = 'Give each application a database of its own; or give this one back first: SELECT writ.own(NULL).';
+    ELSIF owner IS NOT NULL AND set_owner.application IS NOT NULL THEN
+        RAISE EXCEPTION 'writ: this database belongs to application %, so % cannot have it', owner, set_owner.application USING ERRCODE = 'WR003',
+            HINT = 'Give each application a database of its own; or have an operator give this one back first: SELECT writ.own(NULL, who, why).';
     ELSIF owner IS NOT NULL THEN
         EXECUTE format('ALTER DOMAIN writ.task DROP CONSTRAINT %I', 'a task of application ' || owner);
     ELSE
         EXECUTE format('ALTER DOMAIN writ.task ADD CONSTRAINT %I CHECK (pg_catalog.starts_with(VALUE, %L)) NOT VALID',
-            'a task of application ' || own.application, own.application || '.');
+            'a task of application ' || set_owner.application, set_owner.application || '.');
     END IF;
-    UPDATE writ.settings SET application = own.application;
+    UPDATE writ.settings SET application = set_owner.application;
+    INSERT INTO writ.log (intent_id, epoch, event, actor, why, evidence)
+    VALUES ('00000000-0000-0000-0000-000000000000', 0, CASE WHEN set_owner.application IS NULL THEN 'disowned' ELSE 'owned' END, set_owner.actor, set_owner.why,
+        jsonb_strip_nulls(jsonb_build_object('application', set_owner.application, 'before', owner)));
+END $$;
+
+-- What a worker does at its start: it takes a database that nobody has, and does nothing where it is the application's already.
+CREATE OR REPLACE FUNCTION writ.own(application text) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF own.application IS NULL THEN
+        RAISE EXCEPTION 'writ: who gives this database back, and why?' USING ERRCODE = 'WR005', HINT = 'SELECT writ.own(NULL, who, why), by an operator.';
+    ELSIF own.application IS DISTINCT FROM (SELECT s.application FROM writ.settings s) THEN
+        PERFORM writ.set_owner(own.application, writ.hand(), 'taken, as nobody had it');
+    END IF;
+END $$;
+
+-- What a person does, on the record.
+CREATE OR REPLACE FUNCTION writ.own(application text, actor text, why text) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM writ.check_reason(actor, why);
+    PERFORM writ.set_owner(application, actor, why);
 END $$;
 
 -- Who and why are required of everybody who overrules the engine.

@@ -100,6 +100,6 @@ BEGIN
         writ.note(uuid, text, text), writ.sync_kind(text),
         writ.bulk_plan(text, uuid[], text[], int[], text, text, jsonb, text, boolean, jsonb, jsonb), writ.bulk_start(uuid, text, double precision),
         writ.bulk_step(uuid, int), writ.bulk_abort(uuid, text, text),
-        writ.decide_event(text, text, text, text, text, text), writ.own(text),
+        writ.decide_event(text, text, text, text, text, text), writ.own(text), writ.own(text, text, text),
         writ.pause(text, text, text), writ.resume(text, text, text), writ.quarantine(timestamptz, text, text, jsonb) TO writ_operator;
 END $$;

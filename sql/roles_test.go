@@ -146,6 +146,14 @@ func TestRole_worker(t *testing.T) {
 		Name: kind, Queue: kind, Class: "manual", Timeout: time.Minute, MaxAttempts: 10, BackoffMin: time.Second, BackoffMax: time.Hour,
 		BackoffFactor: 2, MaxArgs: 100, ArgsVersion: 1, Recovers: true, MaxProbes: 5,
 	}
+	must(t, "Own", s.Own(ctx, "blog"))
+	must(t, "Own again", s.Own(ctx, "blog"))
+	for _, sql := range []string{"SELECT writ.own('shop')", "SELECT writ.own(NULL)", "SELECT writ.own(NULL, 'blog', 'it would like to')", "SELECT writ.set_owner(NULL, 'blog', 'it would like to')"} {
+		if _, err := pool.Exec(ctx, sql); err == nil {
+			t.Errorf("a worker may %s", sql)
+		}
+	}
+	b.Run(t, "SELECT writ.own(NULL, 'ann', 'the kinds of this test are of several')")
 	must(t, "Declare", s.Declare(ctx, []store.Declaration{declaration}))
 	declaration.MaxArgs = 65536
 	must(t, "Declare again", s.Declare(ctx, []store.Declaration{declaration}))

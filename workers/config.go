@@ -30,7 +30,7 @@ type Config struct {
 
 	// Application that this process belongs to: the first part of its kinds' names. If it is given, the database becomes that
 	// application's at the first start: it then refuses the tasks of others, whoever creates them, and the workers of
-	// others. Default: the mux's kinds say it, and the database takes all tasks. At most 40 bytes.
+	// others. Default: the mux's kinds say it, and a database that nobody took takes all tasks. At most 40 bytes.
 	Application string
 
 	// Version of the application, shown to operators. Default: "".

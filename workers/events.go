@@ -2,6 +2,8 @@ package workers
 
 import (
 	"context"
+	"errors"
+	"fmt"
 
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
@@ -46,10 +48,25 @@ func (p *Pool) declareSubscriptions(ctx context.Context, installation uuid.UUID)
 	return p.store.DeclareSubscriptions(ctx, all)
 }
 
-// forGood reports whether the server will say no again.
+// errForeign is a database of another application.
+var errForeign = errors.New("give each application a database of its own; or have an operator give this one back first: SELECT writ.own(NULL, who, why)")
+
+// own takes the database for the application, if the config names it; else it makes sure that it is not another one's.
+func (p *Pool) own(ctx context.Context) error {
+	if p.cfg.Application != "" {
+		return p.store.Own(ctx, p.application)
+	}
+	owner, err := p.store.Owner(ctx)
+	if err == nil && owner != "" && owner != p.application {
+		err = fmt.Errorf("this database belongs to application %s, and the kinds of this worker are tasks of %s: %w", owner, p.application, errForeign)
+	}
+	return err
+}
+
+// forGood reports whether the answer will be no again.
 func forGood(err error) bool {
 	pgErr, ok := store.Code(err)
-	return ok && (pgErr.Code == store.CodeIllegal || pgErr.Code == store.CodeInvalid)
+	return errors.Is(err, errForeign) || ok && (pgErr.Code == store.CodeIllegal || pgErr.Code == store.CodeInvalid)
 }
 
 // eventMetrics count what became of events. Labels are bounded: the subscriptions of the code.

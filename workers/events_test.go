@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -30,6 +31,7 @@ type town struct {
 	*bench
 	event intent.Event[user]
 	ch    *amqp.Channel
+	drain time.Duration // of the workers that it starts
 }
 
 func settle(t *testing.T) *town {
@@ -39,7 +41,7 @@ func settle(t *testing.T) *town {
 
 func settleIn(t *testing.T, b *bench) *town {
 	t.Helper()
-	e := &town{bench: b, event: intent.Event[user]{Name: "u" + strings.ReplaceAll(uuid.NewString(), "-", "") + ".authorized"}}
+	e := &town{bench: b, drain: 5 * time.Second, event: intent.Event[user]{Name: "u" + strings.ReplaceAll(uuid.NewString(), "-", "") + ".authorized"}}
 	conn, err := amqp.Dial(testkit.AMQPURL(t))
 	if err != nil {
 		t.Fatal(err)
@@ -79,7 +81,7 @@ func (e *town) listen(database, broker string, all ...workers.Subscription[user]
 		workers.Subscribe(mux, e.event, s)
 	}
 	w, err := workers.New(pool, broker, mux, workers.Config{
-		Application: "test", Heartbeat: 50 * time.Millisecond, TTL: time.Second, Drain: 5 * time.Second, Log: testkit.Log(e.t),
+		Application: "test", Heartbeat: 50 * time.Millisecond, TTL: time.Second, Drain: e.drain, Log: testkit.Log(e.t),
 	})
 	if err != nil {
 		e.t.Fatal(err)
@@ -335,6 +337,180 @@ func TestSubscribe_lostAnswer(t *testing.T) {
 	}
 }
 
+// TestSubscribe_poison: an event that the database breaks off each time, or does not come to an end with, is kept as failed,
+// and does not hold up the others, also when it is tried again.
+func TestSubscribe_poison(t *testing.T) {
+	t.Parallel()
+	for name, poison := range map[string]string{
+		"late":      "PERFORM pg_sleep(60)", // longer than the worker waits for an answer
+		"cancelled": "RAISE EXCEPTION 'canceling statement due to statement timeout' USING ERRCODE = '57014'",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := settle(t)
+			e.db.Run(t, "CREATE FUNCTION poison() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "+poison+"; RETURN NEW; END $$")
+			e.db.Run(t, "CREATE TRIGGER poison BEFORE INSERT ON writ.intents FOR EACH ROW WHEN ((NEW.args ->> 'n')::int IN (3, 7)) EXECUTE FUNCTION poison()")
+			s := greets("greet")
+			s.Places = 50
+			e.listen(e.db.URL, testkit.AMQPURL(t), s)
+			for n := range 50 {
+				e.tell(n)
+			}
+			e.awaitIntents(kindOf("greet").Name, 48)
+			testkit.Until(t, 30*time.Second, "the two are kept, with the reason, and tried again", func() (bool, string) {
+				kept := testkit.Value[string](t, e.db, "SELECT coalesce(string_agg(failures || ' ' || last_error, '; '), '') FROM writ.unsettled WHERE failures > 1")
+				return strings.Count(kept, "timeout")+strings.Count(kept, "deadline exceeded") >= 2, kept
+			})
+			e.db.Run(t, "DROP TRIGGER poison ON writ.intents")
+			e.awaitIntents(kindOf("greet").Name, 50)
+		})
+	}
+}
+
+// TestSubscribe_unkept: events that failed and that the database does not keep for now go back to the broker, more of them
+// than are prefetched, and are kept when it does; the others go on meanwhile.
+func TestSubscribe_unkept(t *testing.T) {
+	t.Parallel()
+	for _, code := range []string{"55P03", "23514"} { // a lock that was waited for too long; a refusal
+		t.Run(code, func(t *testing.T) {
+			t.Parallel()
+			e := settle(t)
+			e.db.Run(t, "CREATE TABLE refusing ()")
+			e.db.Run(t, `CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+				IF to_regclass('refusing') IS NOT NULL THEN RAISE EXCEPTION 'not now' USING ERRCODE = '`+code+`'; END IF;
+				RETURN NEW; END $$`)
+			e.db.Run(t, "CREATE TRIGGER refuse BEFORE INSERT ON writ.inbox FOR EACH ROW WHEN (NEW.last_error IS NOT NULL) EXECUTE FUNCTION refuse()")
+			s := greets("greet")
+			do := s.Do
+			s.Backoff = intent.Backoff{Min: time.Hour, Max: time.Hour}
+			s.Do = func(ctx context.Context, ev workers.Event[user]) ([]intent.New, error) {
+				if ev.Data.N < 100 {
+					return nil, errors.New("not yet")
+				}
+				return do(ctx, ev)
+			}
+			e.listen(e.db.URL, testkit.AMQPURL(t), s)
+			for n := 60; n < 110; n++ {
+				e.tell(n)
+			}
+			e.awaitIntents(kindOf("greet").Name, 10) // behind forty that cannot be kept
+			for n := range 60 {
+				e.tell(n)
+			}
+			e.db.Run(t, "DROP TABLE refusing")
+			testkit.Until(t, 60*time.Second, "the hundred are kept", func() (bool, string) {
+				n := testkit.Value[int](t, e.db, "SELECT count(*) FROM writ.unsettled")
+				return n == 100, fmt.Sprint(n)
+			})
+		})
+	}
+}
+
+// TestSubscribe_stale: what waits here while the broker's connection breaks again and again is not asked about once for each
+// time that it was delivered.
+func TestSubscribe_stale(t *testing.T) {
+	t.Parallel()
+	e := settle(t)
+	proxy, url := testkit.ProxyTo(t, testkit.AMQPURL(t))
+	hang := make(chan struct{})
+	var calls atomic.Int32
+	s := greets("greet")
+	do := s.Do
+	s.Places = 1
+	s.Do = func(ctx context.Context, ev workers.Event[user]) ([]intent.New, error) {
+		<-hang
+		calls.Add(1)
+		return do(ctx, ev)
+	}
+	e.listen(e.db.URL, url, s)
+	for n := range 64 {
+		e.tell(n)
+	}
+	taken := func() {
+		t.Helper()
+		testkit.Until(t, 20*time.Second, "all are delivered", func() (bool, string) {
+			q, err := e.ch.QueueDeclarePassive(e.queue("greet"), true, false, false, false, nil)
+			return err == nil && q.Messages == 0 && q.Consumers == 1, fmt.Sprint(q, err)
+		})
+	}
+	testkit.Until(t, 20*time.Second, "all are published", func() (bool, string) {
+		n := testkit.Value[int](t, e.db, "SELECT count(*) FROM writ.outbox")
+		return n == 0, fmt.Sprint(n)
+	})
+	taken()
+	for range 5 {
+		proxy.Refuse()
+		testkit.Until(t, 20*time.Second, "the broker has them back", func() (bool, string) {
+			q, err := e.ch.QueueDeclarePassive(e.queue("greet"), true, false, false, false, nil)
+			return err == nil && q.Consumers == 0, fmt.Sprint(q, err)
+		})
+		proxy.Accept()
+		taken()
+	}
+	close(hang)
+	e.awaitIntents(kindOf("greet").Name, 64)
+	if n := calls.Load(); n > 3*64 {
+		t.Errorf("%d calls for 64 events", n)
+	}
+}
+
+// TestSubscribe_goexit: code that ends its goroutine has failed once, and its place is taken by another.
+func TestSubscribe_goexit(t *testing.T) {
+	t.Parallel()
+	e := settle(t)
+	var calls tally
+	s := greets("greet")
+	do := s.Do
+	s.Places = 1
+	s.Do = func(ctx context.Context, ev workers.Event[user]) ([]intent.New, error) {
+		if calls.add(ev.Data.N) == 1 && ev.Data.N < 3 {
+			runtime.Goexit()
+		}
+		return do(ctx, ev)
+	}
+	e.listen(e.db.URL, testkit.AMQPURL(t), s)
+	for n := range 10 {
+		e.tell(n)
+	}
+	e.awaitIntents(kindOf("greet").Name, 10)
+	if failed := testkit.Value[string](t, e.db, "SELECT string_agg(failures || ' ' || last_error, '; ') FROM writ.inbox WHERE failures > 0"); strings.Count(failed, "1 the subscription ended its goroutine") != 3 {
+		t.Errorf("failed: %s", failed)
+	}
+}
+
+// TestSubscribe_drained: what a shutdown cancels has not failed: it is given back, and the next worker takes it, at once.
+func TestSubscribe_drained(t *testing.T) {
+	t.Parallel()
+	e := settle(t)
+	var calls tally
+	var waiting atomic.Int32
+	s := greets("greet")
+	s.Backoff = intent.Backoff{Min: time.Millisecond, Max: time.Millisecond}
+	s.Do = func(ctx context.Context, ev workers.Event[user]) ([]intent.New, error) {
+		if calls.add(ev.Data.N) == 1 && ev.Data.N == 0 {
+			return nil, errors.New("not yet")
+		}
+		waiting.Add(1)
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	e.drain = 100 * time.Millisecond
+	stop := e.listen(e.db.URL, testkit.AMQPURL(t), s)
+	for n := range 5 {
+		e.tell(n)
+	}
+	testkit.Until(t, 20*time.Second, "five are waited for", func() (bool, string) { return waiting.Load() == 5, fmt.Sprint(waiting.Load()) })
+	stop()
+	if n := testkit.Value[int](t, e.db, "SELECT count(*) FROM writ.inbox WHERE failures = 1 AND due_at <= clock_timestamp()"); n != 1 {
+		t.Errorf("%d are due again; want the one that had failed before", n)
+	}
+	if n := testkit.Value[int](t, e.db, "SELECT count(*) FROM writ.inbox"); n != 1 {
+		t.Errorf("%d are in the inbox; want the one that had failed before", n)
+	}
+	e.listen(e.db.URL, testkit.AMQPURL(t), greets("greet"))
+	e.awaitIntents(kindOf("greet").Name, 5)
+}
+
 // TestSubscribe_slow: one subscription that hangs does not slow another.
 func TestSubscribe_slow(t *testing.T) {
 	t.Parallel()
@@ -435,7 +611,19 @@ func TestApplication(t *testing.T) {
 	if err := w.Run(ctx); err == nil || !strings.Contains(err.Error(), "belongs to application test") {
 		t.Errorf("a worker of another application ran: %v", err)
 	}
-	b.db.Run(t, "SELECT writ.own(NULL)")
+	if w, err = workers.New(b.db.Pool, testkit.AMQPURL(t), mux, workers.Config{Log: testkit.Log(t)}); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Run(ctx); err == nil || !strings.Contains(err.Error(), "belongs to application test, and the kinds of this worker are tasks of shop") {
+		t.Errorf("a worker whose kinds are another application's ran: %v", err)
+	}
+	if _, err := b.db.Exec(ctx, "SELECT writ.own(NULL)"); err == nil || !strings.Contains(err.Error(), "who gives this database back") {
+		t.Errorf("it was given back without a word: %v", err)
+	}
+	b.db.Run(t, "SELECT writ.own(NULL, 'ann', 'it was a mistake')")
+	if said := testkit.Value[string](t, b.db, "SELECT string_agg(concat_ws(' ', event, actor = session_user OR actor = 'ann', evidence), ', ' ORDER BY id) FROM writ.log WHERE event LIKE '%owned'"); said != `owned t {"application": "test"}, disowned t {"before": "test"}` {
+		t.Errorf("the log says %s", said)
+	}
 	if err := create(ctx, foreign); err != nil {
 		t.Errorf("nobody owns the database any more: %v", err)
 	}
@@ -464,7 +652,11 @@ func TestCause(t *testing.T) {
 			_, err := intent.Kind[args]{Name: "shop.order.charge"}.Create(ctx, tx, args{}, intent.Opts{})
 			return err
 		})
-		refused.Store(fmt.Sprint(foreign))
+		again := pgx.BeginFunc(ctx, e.db, func(tx pgx.Tx) error {
+			_, err := intent.Kind[args]{Name: "shop.order.charge"}.Create(intent.WithCause(ctx, intent.Cause{Trace: "mine"}), tx, args{}, intent.Opts{})
+			return err
+		})
+		refused.Store(fmt.Sprintf("%v; %v", foreign, again))
 		return errors.Join(err, j.Done(func(ctx context.Context, tx pgx.Tx) error {
 			_, err := last.Create(ctx, tx, args{3}, intent.Opts{})
 			return err
@@ -491,7 +683,7 @@ func TestCause(t *testing.T) {
 	if same, err := intent.Tree(context.Background(), e.db, tree[len(tree)-1].ID); err != nil || len(same) != 4 {
 		t.Errorf("asked by a leaf the tree has %d, %v", len(same), err)
 	}
-	if said := refused.Load().(string); !strings.Contains(said, "is a task of application shop, and this is test") {
+	if said := refused.Load().(string); strings.Count(said, "is a task of application shop, and this is test") != 2 {
 		t.Errorf("another application's task: %s", said)
 	}
 }

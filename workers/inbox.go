@@ -15,6 +15,7 @@ import (
 
 // write settles what the places hand over, batched while the previous batch is in flight, until they end.
 func (l *line) write() {
+	defer l.giveBack()
 	for {
 		var v verdict
 		var open bool
@@ -40,39 +41,112 @@ func (l *line) write() {
 	}
 }
 
+// giveBack has others take what this process does not come to any more, at once: what it has from the inbox is due. What it
+// has from the broker goes back when the connection is closed.
+func (l *line) giveBack() {
+	l.mu.Lock()
+	left := l.waiting
+	l.waiting = nil
+	l.mu.Unlock()
+	var due []store.Arrival
+	for _, a := range left {
+		if a.delivery == nil {
+			source, id := a.letter.identity()
+			due = append(due, store.Arrival{Subscription: l.full(l.s.application), Source: source, EventID: id, Failures: a.failures})
+		}
+	}
+	if len(due) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(l.s.settling, l.s.cfg.TTL)
+	defer cancel()
+	if err := l.s.store.GiveBackArrivals(ctx, due); err != nil { // then they are due later
+		l.s.cfg.Log.Warn("worker: events that failed before could not be given back", "subscription", l.full(l.s.application), "events", len(due), "error", err)
+	}
+}
+
 // settle writes a batch, and acks what is written: the intents of those that succeeded, together if possible, and those
 // that failed each by itself. While the database is away, or closed, it tries again; what is unwritten in the end is
 // delivered again.
 func (l *line) settle(batch []verdict) {
-	var fine []verdict
+	var fresh, again, failed []verdict
 	for _, v := range batch {
-		if v.err == nil {
-			fine = append(fine, v)
+		switch {
+		case v.back:
+			l.mu.Lock()
+			l.waiting = append(l.waiting, v.arrival) // it ends with those that were not begun
+			l.mu.Unlock()
+		case v.err != nil:
+			failed = append(failed, v)
+		case v.delivery == nil:
+			again = append(again, v) // apart: what was at fault before must not hold up those that were not
+		default:
+			fresh = append(fresh, v)
 		}
 	}
-	err := l.persist("settle", func(ctx context.Context) error { return l.create(ctx, fine) })
-	for i := range batch {
-		v := &batch[i]
-		if v.err == nil && err != nil && len(fine) > 1 { // one of them is at fault; each by itself tells which
-			v.err = l.persist("settle", func(ctx context.Context) error { return l.create(ctx, []verdict{*v}) })
-		} else if v.err == nil {
-			v.err = err
+	failed = append(failed, l.take(fresh)...)
+	failed = append(failed, l.take(again)...)
+	for _, v := range failed {
+		if l.s.settling.Err() == nil && l.fail(v) == nil {
+			l.ack(v)
+		} else {
+			l.leave(v)
 		}
-		written := v.err == nil
-		if !written && l.s.settling.Err() == nil {
-			written = l.fail(*v) == nil
+	}
+}
+
+// take creates the intents of a batch. Where that fails one of them may be at fault, and each by itself tells which: it
+// returns those, with the reasons.
+func (l *line) take(batch []verdict) (failed []verdict) {
+	if len(batch) == 0 {
+		return nil
+	}
+	if l.persist("settle", func(ctx context.Context) error { return l.create(ctx, batch) }) == nil {
+		l.ack(batch...)
+		return nil
+	}
+	for _, v := range batch {
+		if v.err = l.persist("settle", func(ctx context.Context) error { return l.create(ctx, []verdict{v}) }); v.err == nil {
+			l.ack(v)
+		} else {
+			failed = append(failed, v)
 		}
+	}
+	return failed
+}
+
+// ack is the end of what is written.
+func (l *line) ack(written ...verdict) {
+	for _, v := range written {
 		if v.delivery == nil {
-			l.mu.Lock()
-			l.retries--
-			l.mu.Unlock()
-		} else if written {
+			l.retried()
+		} else {
 			_ = v.delivery.Ack() // stale: it is delivered again, and found taken
 		}
 	}
 }
 
-// persist repeats a unit of work while the database is away, or closed to it.
+// leave is the end of what could not be written: the broker delivers it again, or the inbox has it due again.
+func (l *line) leave(v verdict) {
+	if v.delivery == nil {
+		l.retried()
+	} else {
+		// Not at once, or it would come and go for ever at full speed. At the end of the process it goes back by itself.
+		time.AfterFunc(backoff.Jitter(giveBackAfter), func() { _ = v.delivery.GiveBack() })
+	}
+}
+
+// giveBackAfter is the longest pause before an event that could not be kept goes back to the broker.
+const giveBackAfter = 5 * time.Second
+
+func (l *line) retried() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.retries--
+}
+
+// persist repeats a unit of work while the database is away, or closed to it. What the server itself broke off, or did not
+// answer in time while it answers others, is not repeated: it may come back like that for ever, and others wait behind it.
 func (l *line) persist(what string, unit func(context.Context) error) error {
 	pause := backoff.New(50*time.Millisecond, 5*time.Second)
 	for try := 1; ; try++ {
@@ -80,8 +154,19 @@ func (l *line) persist(what string, unit func(context.Context) error) error {
 		err := unit(ctx)
 		late := ctx.Err() != nil
 		cancel()
-		away := late || errors.Is(err, store.ErrClosed) || store.Transient(err) && !store.Locked(err) || lost(err) && try < lostTries
-		if err == nil || !away {
+		away := false
+		switch {
+		case err == nil:
+			return nil
+		case late:
+			away = !l.answers()
+		case errors.Is(err, store.ErrClosed):
+			away = true
+		case store.Locked(err), store.Cancelled(err):
+		default:
+			away = store.Transient(err) || lost(err) && try < lostTries
+		}
+		if !away {
 			return err
 		}
 		l.s.cfg.Log.Warn("worker: events cannot be written yet, trying again", "doing", what, "subscription", l.full(l.s.application), "error", err)
@@ -89,6 +174,14 @@ func (l *line) persist(what string, unit func(context.Context) error) error {
 			return err
 		}
 	}
+}
+
+// answers reports whether the database answers at all.
+func (l *line) answers() bool {
+	ctx, cancel := context.WithTimeout(l.s.settling, l.s.cfg.TTL)
+	defer cancel()
+	_, err := l.s.store.Settings(ctx)
+	return err == nil
 }
 
 // lostTries bounds the tries after errors that nobody can place; the event is then kept as a failed one.

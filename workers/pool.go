@@ -197,8 +197,8 @@ func (p *Pool) register(ctx context.Context) (store.Settings, error) {
 		if err == nil && !settings.Adopted {
 			err = errors.New(settings.Reason())
 		}
-		if err == nil && p.cfg.Application != "" {
-			if err = p.store.Own(ctx, p.application); forGood(err) {
+		if err == nil {
+			if err = p.own(ctx); forGood(err) {
 				return settings, fmt.Errorf("worker: %w", err)
 			}
 		}

@@ -3,6 +3,7 @@ package workers
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"runtime/debug"
@@ -156,6 +157,7 @@ type verdict struct {
 	event Event[json.RawMessage]
 	news  []intent.New
 	err   error
+	back  bool // the shutdown cancelled it, so that err says nothing
 }
 
 // line is one subscription's.
@@ -189,6 +191,9 @@ func (l *line) put(a arrival) {
 	defer l.mu.Unlock()
 	if a.delivery == nil {
 		l.retries++
+	}
+	if len(l.waiting) >= eventPrefetch { // some may be of a connection that is gone: they come, or have come, again
+		l.waiting = slices.DeleteFunc(l.waiting, func(a arrival) bool { return a.delivery != nil && a.delivery.Stale() })
 	}
 	l.waiting = append(l.waiting, a)
 	l.filled.Signal()
@@ -250,6 +255,7 @@ func (l *line) attend(a arrival) verdict {
 	ctx, cancel := context.WithTimeout(l.cause(l.s.handlers, v.event), l.timeout)
 	defer cancel()
 	v.news, v.err = l.ask(ctx, v.event)
+	v.back = v.err != nil && context.Cause(ctx) == errDraining
 	return v
 }
 
@@ -258,13 +264,23 @@ func (l *line) cause(ctx context.Context, e Event[json.RawMessage]) context.Cont
 	return intent.WithCause(ctx, intent.Cause{TID: e.TID, Parent: e.Parent, Trace: e.Trace, Application: l.s.application})
 }
 
-// ask calls the application's code, and turns its panic into an error.
+// errEnded is what a subscription says that never returned.
+var errEnded = errors.New("the subscription ended its goroutine")
+
+// ask calls the application's code, in a goroutine that it may end (runtime.Goexit), and turns its panic into an error.
 func (l *line) ask(ctx context.Context, e Event[json.RawMessage]) (news []intent.New, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = &panicError{value: p, stack: debug.Stack()}
-			l.s.cfg.Log.Error("worker: a subscription panicked", "subscription", l.full(l.s.application), "event", e.ID, "tid", e.TID, "panic", p, "stack", string(debug.Stack()))
-		}
+	err = errEnded
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer func() {
+			if p := recover(); p != nil {
+				err = &panicError{value: p, stack: debug.Stack()}
+				l.s.cfg.Log.Error("worker: a subscription panicked", "subscription", l.full(l.s.application), "event", e.ID, "tid", e.TID, "panic", p, "stack", string(debug.Stack()))
+			}
+		}()
+		news, err = l.do(ctx, e)
 	}()
-	return l.do(ctx, e)
+	<-done
+	return news, err
 }

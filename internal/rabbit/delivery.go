@@ -29,7 +29,7 @@ type Delivery struct {
 type receipt struct {
 	channel *amqp.Channel
 	tag     uint64
-	acked   atomic.Bool
+	acked   atomic.Bool // or given back
 }
 
 // Ack tells the broker that the message is done with. Every call but the first
@@ -41,6 +41,21 @@ func (d Delivery) Ack() error {
 		return nil
 	}
 	if err := d.receipt.channel.Ack(d.receipt.tag, false); err != nil {
+		return fmt.Errorf("%w: %w", ErrStale, err)
+	}
+	return nil
+}
+
+// Stale reports whether the channel of the delivery is gone, so that the broker delivers it again.
+func (d Delivery) Stale() bool { return d.receipt != nil && d.receipt.channel.IsClosed() }
+
+// GiveBack has the broker deliver the message again, to whoever consumes its queue. It is as Ack in all else, and does
+// nothing after it.
+func (d Delivery) GiveBack() error {
+	if d.receipt == nil || d.receipt.acked.Swap(true) {
+		return nil
+	}
+	if err := d.receipt.channel.Nack(d.receipt.tag, false, true); err != nil {
 		return fmt.Errorf("%w: %w", ErrStale, err)
 	}
 	return nil

@@ -77,6 +77,12 @@ func (s *Store) Own(ctx context.Context, application string) error {
 	return Explain(err)
 }
 
+// Owner is the application that the database belongs to; empty: nobody said so.
+func (s *Store) Owner(ctx context.Context) (string, error) {
+	owner, err := one[string](s.pool.Query(ctx, writsql.Statement("Owner")))
+	return owner, Explain(err)
+}
+
 // Subscription is what a worker's code says of one.
 type Subscription struct{ Name, Event, Queue string }
 
@@ -182,6 +188,17 @@ func (s *Store) DueArrivals(ctx context.Context, subscriptions []string, most []
 		return nil, fmt.Errorf("inbox: %w", Explain(err))
 	}
 	return due, nil
+}
+
+// GiveBackArrivals has those due now that [Store.DueArrivals] put off, but for what became of them meanwhile.
+func (s *Store) GiveBackArrivals(ctx context.Context, arrivals []Arrival) error {
+	n := len(arrivals)
+	names, sources, ids, failures := make([]string, n), make([]string, n), make([]string, n), make([]int32, n)
+	for i, a := range arrivals {
+		names[i], sources[i], ids[i], failures[i] = a.Subscription, a.Source, a.EventID, a.Failures
+	}
+	_, err := s.pool.Exec(ctx, writsql.Statement("InboxGiveBack"), names, sources, ids, failures)
+	return Explain(err)
 }
 
 // PruneInbox forgets up to limit events that were settled longer than keep ago, and returns how many.

@@ -189,6 +189,13 @@ func Locked(err error) bool {
 	return errors.As(err, &pgErr) && pgErr.Code == "55P03"
 }
 
+// Cancelled reports whether err says that the server broke a statement off: its time was up (statement_timeout), or
+// somebody cancelled it.
+func Cancelled(err error) bool {
+	var pgErr *pgconn.PgError
+	return errors.As(err, &pgErr) && pgErr.Code == "57014"
+}
+
 // Declaration is what a worker's code says of a kind.
 type Declaration struct {
 	Name, Queue, Class          string

@@ -10,6 +10,9 @@ SELECT tid::text, coalesce(trace, '') FROM writ.intents WHERE id = $1::uuid;
 -- name: Own
 SELECT writ.own($1::text);
 
+-- name: Owner
+SELECT coalesce(application, '') FROM writ.settings;
+
 -- name: DeclareSubscription
 INSERT INTO writ.subscriptions AS s (name, event, queue) VALUES ($1, $2, $3)
 ON CONFLICT (name) DO UPDATE SET event = $2, queue = $3, declared_at = clock_timestamp() WHERE (s.event, s.queue) IS DISTINCT FROM ($2, $3);
@@ -51,6 +54,12 @@ WHERE i.ctid = ANY (ARRAY(
         ORDER BY b.due_at LIMIT s.most FOR UPDATE SKIP LOCKED) d
     WHERE (SELECT writ.is_open())))
 RETURNING i.subscription, i.source, i.event_id, i.failures, i.headers, i.payload;
+
+-- name: InboxGiveBack
+-- Those that their taker does not come to any more. Whoever has one locked has it, so it is left to them.
+UPDATE writ.inbox SET due_at = clock_timestamp() WHERE ctid = ANY (ARRAY(
+    SELECT i.ctid FROM unnest($1::text[], $2::text[], $3::text[], $4::int[]) AS t (subscription, source, event_id, failures)
+    JOIN writ.inbox i USING (subscription, source, event_id, failures) WHERE i.due_at > clock_timestamp() FOR UPDATE OF i SKIP LOCKED));
 
 -- name: InboxPrune
 -- Settled ones are kept for as long as the broker might still repeat them.

@@ -79,7 +79,7 @@ func headerName(name string) bool {
 func isControl(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }
 
 // send sends the request once and returns the answer if it means done.
-func (s *sender[T]) send(ctx context.Context, req *http.Request) (*Response, error) {
+func (s *sender[T]) send(ctx context.Context, req *http.Request, redact *redactor) (*Response, error) {
 	ctx, cutShort := context.WithCancel(ctx)
 	defer cutShort()
 	ctx, classify := workers.WatchHTTP(ctx)
@@ -88,7 +88,7 @@ func (s *sender[T]) send(ctx context.Context, req *http.Request) (*Response, err
 		if u, ok := errors.AsType[*url.Error](err); ok {
 			err = u.Err // without the URL
 		}
-		err = fmt.Errorf("webhook: %s: %w", req.URL.Host, err)
+		err = fmt.Errorf("webhook: %s: %w", req.URL.Host, &redactedError{err, bounded(redact.text(err.Error(), false))})
 		if _, blocked := errors.AsType[*BlockedError](err); blocked {
 			return nil, workers.Stop(err)
 		}
@@ -103,7 +103,7 @@ func (s *sender[T]) send(ctx context.Context, req *http.Request) (*Response, err
 	if meaning == Done {
 		return answer, nil
 	}
-	return nil, meaning.outcome(&StatusError{Host: req.URL.Host, Response: *answer})
+	return nil, meaning.outcome(&StatusError{Method: req.Method, Host: req.URL.Host, Response: *answer, redact: redact})
 }
 
 // readBody reads what there is of a body, within its bounds, and closes it. cutShort ends the reading.

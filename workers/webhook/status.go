@@ -66,18 +66,18 @@ func (m Meaning) outcome(err *StatusError) error {
 // StatusError is an answer that does not mean done. OnError gets it as its cause: errors.As finds it there, to switch off,
 // say, an endpoint that says 410.
 type StatusError struct {
-	Host string
+	Method, Host string
 	Response
+
+	redact *redactor
 }
 
-// Error has the status and the beginning of the answer's body.
+// Error has the status and the beginning of the answer's body, without what the request's URL and headers hold: it is stored
+// with the intent.
 func (e *StatusError) Error() string {
-	const most = 300
 	said := strings.Join(strings.FieldsFunc(strings.ToValidUTF8(string(e.Body), "\uFFFD"), func(r rune) bool { return r <= ' ' || r == 0x7f }), " ")
-	if len(said) > most {
-		said = strings.ToValidUTF8(said[:most], "") + "…"
-	}
-	text := fmt.Sprintf("webhook: %s answered %d %s", e.Host, e.Status, http.StatusText(e.Status))
+	said = bounded(e.redact.text(said, e.Truncated))
+	text := fmt.Sprintf("webhook: %s %s answered %d %s", e.Method, e.Host, e.Status, http.StatusText(e.Status))
 	if e.Status/100 == 3 {
 		text += ", and redirects are not followed"
 	}
@@ -85,6 +85,15 @@ func (e *StatusError) Error() string {
 		text += ": " + said
 	}
 	return text
+}
+
+// bounded is the beginning of a text.
+func bounded(s string) string {
+	const most = 300
+	if len(s) > most {
+		s = strings.ToValidUTF8(s[:most], "") + "…"
+	}
+	return s
 }
 
 // RetryAfter is what the answer asks for: package workers does not begin the next attempt before.

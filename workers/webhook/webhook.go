@@ -60,7 +60,8 @@ type Config[T any] struct {
 
 // Request is one request.
 type Request struct {
-	// URL to send to. Required. It is never written down but for its host, because the rest of it may hold credentials.
+	// URL to send to. Required. It is never written down but for its host, because the rest of it may hold credentials; nor is
+	// it, or a value of Header, where an answer repeats it.
 	URL string
 
 	// Method. Default POST.
@@ -142,7 +143,7 @@ func (s *sender[T]) do(ctx context.Context, job *workers.Job[T]) error {
 	if err != nil {
 		return workers.Stop(fmt.Errorf("webhook: %w", err))
 	}
-	answer, err := s.send(job.Effect(ctx), out)
+	answer, err := s.send(job.Effect(ctx), out, newRedactor(out, r.Header))
 	if err != nil {
 		return err
 	}

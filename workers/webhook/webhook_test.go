@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -47,7 +48,7 @@ const (
 
 func request(_ context.Context, job *workers.Job[hookArgs]) (*webhook.Request, error) {
 	return &webhook.Request{
-		URL: job.Args.URL, Secrets: []string{secret, older},
+		URL: job.Args.URL, Header: http.Header{"Authorization": {"Bearer abcdef123456"}}, Secrets: []string{secret, older},
 		Body: webhook.Event{Type: "invoice.paid", Timestamp: job.RequestedAt(), Data: strings.Repeat("d", 64<<10)},
 	}, nil
 }
@@ -296,6 +297,37 @@ func TestHandler_RetryAfter(t *testing.T) {
 	wait := testkit.Value[float64](t, db, "SELECT extract(epoch FROM i.run_at - l.at)::float8 FROM writ.intents i JOIN writ.log l ON l.intent_id = i.id WHERE i.id = $1", id)
 	if wait < 119 || wait > 121 {
 		t.Errorf("tried again %.1f s later; want 120", wait)
+	}
+}
+
+// TestHandler_Secrets: what an answer repeats of the request's path, query and headers is not stored.
+func TestHandler_Secrets(t *testing.T) {
+	t.Parallel()
+	db := testkit.Database(t)
+	db.Run(t, "CREATE TABLE receipts (id uuid, status int, length int, truncated boolean)")
+	begin(t, db, nil)
+	const path, query = "/hooks/T0C4D1ABC/tok%2Fen-5ecret", "?key=s3cr%2B3t&b=1"
+	for name, answer := range map[string]string{
+		"Body":        "HTTP/1.1 404 Not Found\r\nContent-Length: %d\r\n\r\nCannot POST " + path + query + " (/hooks/t0c4d1abc/tok/en-5ecret; s3cr+3t) with Bearer abcdef123456",
+		"Location":    "HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: :" + path + query + "\r\n\r\n",
+		"BrokenOff":   "HTTP/1.1 404 Not Found\r\nContent-Length: 1000\r\n\r\nno tok%2Fen-5ec",
+		"HTML":        "HTTP/1.1 500 Oops\r\nContent-Length: %d\r\n\r\n<a href='" + path + "?key=s3cr%2B3t&amp;b=1'>",
+		"JSONEscaped": "HTTP/1.1 400 Bad\r\nContent-Length: %d\r\n\r\n" + `{"url": "\/hooks\/T0C4D1ABC\/tok%%2fen-5ecret"}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			head, body, _ := strings.Cut(answer, "\r\n\r\n")
+			body = strings.ReplaceAll(body, "%%", "%")
+			e := listen(t, says(strings.Replace(head, "%d", strconv.Itoa(len(body)), 1)+"\r\n\r\n"+body))
+			_, lastError := await(t, db, create(t, db, open, "http://"+e.Addr().String()+path+query))
+			for _, secret := range []string{"T0C4D1ABC", "5ec", "s3cr", "abcdef"} {
+				if strings.Contains(strings.ToLower(lastError), strings.ToLower(secret)) {
+					t.Errorf("%q is stored: %s", secret, lastError)
+				}
+			}
+			if !strings.Contains(lastError, e.Addr().String()) || !strings.Contains(lastError, "[…]") {
+				t.Errorf("it says %q", lastError)
+			}
+		})
 	}
 }
 
