@@ -126,10 +126,10 @@ func (p *Pool) flagOverdue(flags *sync.WaitGroup) {
 		if a.returned.Load() {
 			grace, why = unwritten, "unwritten"
 		}
-		if time.Since(a.deadline) < grace || !a.flagged.CompareAndSwap(false, true) {
+		if time.Since(a.due()) < grace || !a.flagged.CompareAndSwap(false, true) {
 			continue
 		}
-		a.log().Warn("worker: past its deadline without an outcome", "reason", why, "deadline", a.deadline)
+		a.log().Warn("worker: past its deadline without an outcome", "reason", why, "deadline", a.due())
 		if a.kind.class == Idempotent {
 			continue
 		}
@@ -137,6 +137,9 @@ func (p *Pool) flagOverdue(flags *sync.WaitGroup) {
 			o := store.Outcome{ID: a.ID, Epoch: a.Epoch, Event: store.Flagged, Why: why, Probe: a.kind.class == Probed && why == "overdue"}
 			event, _ := p.finisher.write(p.settling, a, o)
 			p.metrics.kinds[a.Kind].finished(event)
+			if event == store.Flagged {
+				p.reporter.report(a, event, why, nil)
+			}
 		})
 	}
 }

@@ -20,6 +20,7 @@ type metrics struct {
 	probeTook   *prometheus.HistogramVec
 	stuckProbes *prometheus.GaugeVec
 	stuck       prometheus.Gauge
+	dropped     prometheus.Counter
 	kinds       map[string]*kindMetrics
 	events      *eventMetrics
 }
@@ -50,9 +51,12 @@ func newMetrics(r prometheus.Registerer, kinds []string) *metrics {
 		stuck: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "writ_stuck_handlers", Help: "Handlers past their deadline that have not returned.",
 		}),
+		dropped: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "writ_failures_dropped_total", Help: "Failures that Config.OnFailure was not told of, because it did not keep up.",
+		}),
 	}
 	if r != nil {
-		r.MustRegister(m.hints, m.transitions, m.duration, m.late, m.stuck, m.probes, m.probeTook, m.stuckProbes)
+		r.MustRegister(m.hints, m.transitions, m.duration, m.late, m.stuck, m.probes, m.probeTook, m.stuckProbes, m.dropped)
 	}
 	m.events = newEventMetrics(r)
 	m.kinds = make(map[string]*kindMetrics, len(kinds))

@@ -36,6 +36,7 @@ type Pool struct {
 	registry  registry
 	slots     *slots
 	finisher  *finisher
+	reporter  *reporter
 	executors *executors
 	events    atomic.Pointer[rabbit.Consumer]
 	near      chan store.Hint    // from the relay of this process
@@ -86,7 +87,9 @@ func New(pool *pgxpool.Pool, amqpURL string, mux *Mux, cfg Config) (*Pool, error
 	p.near = make(chan store.Hint, maxNear)
 	p.registry = newRegistry()
 	p.paused.Store(&map[string]bool{})
+	mux.wrap()
 	p.finisher = newFinisher(p)
+	p.reporter = newReporter(cfg, p.metrics.dropped)
 	p.executors = newExecutors(p.attend)
 	p.handlers, p.stop = context.WithCancelCause(context.Background())
 	p.asking, p.cutShort = context.WithCancel(context.Background())
@@ -163,11 +166,19 @@ func (p *Pool) Run(ctx context.Context) error {
 		}
 	}()
 
+	telling, stopTelling := context.WithCancel(context.Background())
+	defer stopTelling()
+	if p.reporter != nil {
+		go p.reporter.run(telling)
+	}
+	leaving := context.AfterFunc(ctx, p.leave)
+	defer leaving()
+
 	p.setProblem(nil)
 	p.cfg.Log.Info("worker: started", "worker", p.id, "kinds", p.mux.names(), "slots", p.cfg.Slots)
 	newClaimer(p, settings.Installation, consumer.Deliveries()).run(ctx)
 
-	p.draining.Store(true)
+	p.leave() // also where the deliveries ended by themselves
 	p.cutShort() // others will ask
 	<-consuming
 	if err := consumer.Close(); err != nil { // what was not acked goes to others now
@@ -183,8 +194,16 @@ func (p *Pool) Run(ctx context.Context) error {
 	bound.Stop()
 	left := p.registry.size()
 	p.depart(left)
+	stopTelling()
+	p.reporter.awaitEnd()
 	p.cfg.Log.Info("worker: stopped", "worker", p.id, "handlers_left", left)
 	return nil
+}
+
+// leave has nothing begin any more, tells the handlers at their safe points, and the others with the next heartbeat.
+func (p *Pool) leave() {
+	p.draining.Store(true)
+	p.beatSoon()
 }
 
 // register reads the settings and declares the kinds, trying until the database answers, and is the adopted one: a copy has

@@ -1,4 +1,5 @@
-package intent
+// Package jsonb knows what Postgres can keep as jsonb.
+package jsonb
 
 import (
 	"fmt"
@@ -6,7 +7,7 @@ import (
 	"unicode/utf8"
 )
 
-// maxDepth bounds how deep arguments are nested. Postgres parses JSON recursively and runs out of stack at some thousands.
+// maxDepth bounds how deep a value is nested. Postgres parses JSON recursively and runs out of stack at some thousands.
 const maxDepth = 1000
 
 // unstorable says what in valid JSON Postgres cannot keep as jsonb, or nothing: NUL, half a surrogate pair, bytes that are
