@@ -260,7 +260,7 @@ func pauseAfter(b intent.Backoff, before int) time.Duration {
 func (c *claimer) probe(h hint) {
 	kind := c.mux.kinds[h.Kind]
 	switch {
-	case kind == nil || c.draining.Load() || (*c.paused.Load())[h.Kind]:
+	case kind == nil || c.draining.Load():
 		c.putBack(c.settling, []hint{h}, "elsewhere", aWhile)
 	case kind.class != Probed:
 		c.settle(h, "moot")

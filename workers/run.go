@@ -14,9 +14,10 @@ import (
 // process that must be taken for dead, or to one that is to end, is not run: it is given back as not done, with no attempt
 // spent.
 func (p *Pool) start(c store.Claimed, sent time.Time) {
-	kind := p.mux.kinds[c.Kind]
+	v := p.valves[c.Kind]
+	kind := v.kind
 	a := &attempt{
-		Claimed: c, kind: kind, worker: p.id, deadline: sent.Add(kind.Timeout), started: time.Now(),
+		Claimed: c, kind: kind, valve: v, worker: p.id, deadline: sent.Add(kind.Timeout), started: time.Now(),
 		logger: p.cfg.Log, desk: p.store, patience: p.cfg.TTL, draining: &p.draining,
 	}
 	if kind.maxExtend > 0 {
@@ -36,6 +37,7 @@ func (p *Pool) start(c store.Claimed, sent time.Time) {
 			a.clock.cancel()
 		}
 		a.returned.Store(true)
+		v.giveBack(1)
 		p.slots.returned(1)
 		p.finisher.submit(a, store.Outcome{ID: c.ID, Epoch: c.Epoch, Event: store.Retried, Free: true, Why: why})
 		return
@@ -54,6 +56,7 @@ func (p *Pool) attend(a *attempt) {
 			o, a.failure = judgeSafely(p.handlers, a, errGone)
 		}
 		a.returned.Store(true)
+		a.valve.ended(1)
 		p.slots.returned(1)
 		p.finisher.submit(a, o)
 	}()
