@@ -4,7 +4,7 @@
 BIN := .writ/bin
 TOOL := go tool -modfile=internal/tools/go.mod
 
-.PHONY: help build compiler python spin demo test lint fmt check storm matrix mutants model prove drills kills bench bench-long clean
+.PHONY: help build compiler python spin demo test lint fmt check storm matrix mutants model prove drills kills drains bench bench-long clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,12 +52,13 @@ lint: ## go vet, staticcheck, formatting, modern forms
 fmt: ## format all Go files
 	$(TOOL) gofumpt -w $$(git ls-files '*.go')
 
-check: ## the whole gate: tests, linters, demo with and without a probe, a minute of storm
+check: ## the whole gate: tests, linters, demo with and without a probe, a minute of storm, a few drains
 	$(MAKE) test
 	$(MAKE) lint
 	$(MAKE) demo
 	$(MAKE) demo ARGS=--no-probe
 	$(MAKE) storm
+	$(MAKE) drains DRAINS=6
 
 drills: build ## faults on private servers of their own: outages, kills, zombies, purges, a million waiting (about 10 minutes)
 	go test -tags drill -count=1 -v -timeout 30m ./internal/drills
@@ -104,6 +105,7 @@ SEED ?= 1
 INTENTS ?= 0
 FAULTS ?= 0
 KILLS ?= 5m
+DRAINS ?= 20
 PAYOUTS ?= 20000
 storm: build ## random faults for DURATION (60s), drawn from SEED, then the count of what was lost or done twice
 	go build -o $(BIN)/storm ./internal/proof/cmd/storm
@@ -114,6 +116,11 @@ kills: build ## SIGKILL of workers at random for KILLS (5m) over PAYOUTS (20000)
 	go build -o $(BIN)/storm ./internal/proof/cmd/storm
 	$(BIN)/storm -drill probed -duration $(KILLS) -seed $(SEED) -intents $(PAYOUTS)
 	$(BIN)/storm -drill unprobed -duration $(KILLS) -seed $(SEED) -intents $(PAYOUTS)
+
+# Workers are asked to end while there is more work than all can do: nothing may be flagged or doubled, and each must end in its time.
+drains: build ## SIGTERM of workers under full load, DRAINS times (20): no intent flagged, none doubled, each drain within its bound
+	go build -o $(BIN)/storm ./internal/proof/cmd/storm
+	$(BIN)/storm -drill drains -duration 10m -seed $(SEED) -faults $(DRAINS)
 
 clean: ## take down what make left running, and remove .writ
 	-$(BIN)/writ dev down

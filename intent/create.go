@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/writhq/writ/internal/jsonb"
 	"github.com/writhq/writ/internal/store"
 )
 
@@ -226,38 +227,16 @@ func checkSchema(s Settings, args json.RawMessage) error {
 
 // encode makes JSON of a value and holds it to what jsonb can keep.
 func encode(field string, value any, limit int) ([]byte, error) {
-	if raw, ok := value.(json.RawMessage); ok && !json.Valid(raw) {
-		return nil, &InvalidError{Field: field, Problem: "is not valid JSON" + jsonFault(raw), Fix: "check it with a JSON parser"}
-	}
-	out, err := json.Marshal(value)
-	if err != nil {
-		return nil, &InvalidError{Field: field, Problem: "cannot be written as JSON: " + err.Error(), Fix: "give every field a type that encoding/json knows"}
-	}
-	// After encoding, which has found cycles; encoding has silently put U+FFFD in place of what is not UTF-8.
-	if where := invalidUTF8(value); where != "" {
-		return nil, &InvalidError{Field: field, Problem: where + " is not valid UTF-8", Fix: "encode binary data, for example as base64"}
-	}
-	if len(out) > limit {
-		return nil, tooLarge(field, len(out), limit)
-	}
-	if problem := unstorable(out); problem != "" {
-		return nil, &InvalidError{Field: field, Problem: problem, Fix: "Postgres cannot store it as jsonb; remove or encode it"}
+	out, problem, fix := jsonb.Encode(value, limit)
+	if problem != "" {
+		return nil, &InvalidError{Field: field, Problem: problem, Fix: fix}
 	}
 	return out, nil
 }
 
 func tooLarge(field string, n, limit int) error {
-	return &InvalidError{
-		Field: field, Problem: fmt.Sprintf("has %d bytes, the limit is %d", n, limit), Fix: "keep large data in a table of your own and pass its id",
-	}
-}
-
-func jsonFault(raw []byte) string {
-	var syntax *json.SyntaxError
-	if errors.As(json.Unmarshal(raw, new(any)), &syntax) {
-		return fmt.Sprintf(" at byte %d: %s", syntax.Offset, syntax.Error())
-	}
-	return ""
+	problem, fix := jsonb.TooLarge(n, limit)
+	return &InvalidError{Field: field, Problem: problem, Fix: fix}
 }
 
 // Times have four digits of year in any time zone, because JSON has no others; sql/create.sql has the same rule.

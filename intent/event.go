@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/writhq/writ/internal/jsonb"
 	"github.com/writhq/writ/internal/store"
 )
 
@@ -43,7 +44,7 @@ func encodeData(data any) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if n := jsonbSize(body); n > maxData {
+	if n := jsonb.Size(body); n > maxData {
 		return nil, tooLarge("data", n, maxData)
 	}
 	return body, nil

@@ -47,6 +47,8 @@ type Intent struct {
 	Error          *string         `json:"error"`
 	Args           json.RawMessage `json:"args"`
 	Meta           json.RawMessage `json:"meta"`
+	Result         json.RawMessage `json:"result"`   // what the handler left with its outcome; null: nothing
+	Progress       json.RawMessage `json:"progress"` // what the last safe point of any attempt left; null: there was none
 }
 
 // Position is where the intent stands, to be named in a [Verdict].

@@ -18,7 +18,7 @@ SELECT i.id, i.kind,
     i.requested_at, i.run_at, i.started_at, i.deadline_at, i.finished_at, i.failed_at, i.flagged_at, i.flag_reason,
     coalesce(i.finished_at, now()) - i.requested_at AS age,
     i.worker_id, w.host, w.pid, w.heartbeat_at, coalesce(w.heartbeat_at + w.ttl > now(), false) AS worker_alive,
-    i.subjects, i.tid, i.parent_id, i.error, i.args, i.meta
+    i.subjects, i.tid, i.parent_id, i.error, i.args, i.meta, i.result, i.progress -> 'value' AS progress
 FROM writ.intents i
 LEFT JOIN writ.kinds k ON k.name = i.kind
 LEFT JOIN writ.workers w ON w.id = i.worker_id;

@@ -4,6 +4,7 @@ package workers
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -39,6 +40,12 @@ type Config struct {
 	// Log gets what an operator should know; every line about a job names its id, tid, kind and attempt. Default:
 	// slog.Default().
 	Log *slog.Logger
+
+	// OnFailure is told of each attempt of this process that did not end well: to be tried again after an error, in error, or
+	// flagged. It is called when that is written, outside any transaction, one call at a time, with a context that ends after 30 s. Nothing
+	// waits for it: up to 1,000 failures wait for it, and what comes beyond is dropped and counted (writ_failures_dropped_total). What is found of a
+	// process that died it is not told of: see the metrics and alerts. Default: none.
+	OnFailure func(ctx context.Context, f Failure)
 
 	// Metrics registers the worker's metrics. Default: none are registered.
 	Metrics prometheus.Registerer

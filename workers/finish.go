@@ -156,6 +156,12 @@ func (f *finisher) release(d finished, event string) {
 	f.p.registry.leave(claim{d.o.ID, d.o.Epoch - 1})
 	f.p.slots.said(1)
 	f.p.metrics.kinds[d.a.Kind].finished(event)
+	switch {
+	case event != d.o.Event && event != "":
+		f.p.reporter.report(d.a, event, "hook-failed", d.a.failure)
+	case event == store.Failed, event == store.Flagged, event == store.Retried && !d.o.Free:
+		f.p.reporter.report(d.a, event, d.o.Why, d.a.failure)
+	}
 }
 
 // write writes one outcome singly and repeats that until it is resolved. It returns the event that was written, which is

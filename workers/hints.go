@@ -20,6 +20,9 @@ type hint struct {
 	frame *frame
 }
 
+// known reports whether this release knows the operation: a newer one may have more.
+func (h hint) known() bool { return h.Op == "run" || h.Op == "recover" || h.Op == opProbe }
+
 // frame counts the hints of a delivery that are still unsettled. Several goroutines may settle its hints.
 type frame struct {
 	delivery rabbit.Delivery
@@ -45,7 +48,7 @@ func (c *claimer) unpack(d rabbit.Delivery) {
 	f.left.set(len(hints))
 	for _, h := range hints {
 		h := hint{store.Hint{ID: h.ID, Epoch: h.Epoch, Kind: h.Kind, Op: h.Op}, f}
-		if h.Op == opProbe {
+		if v := c.valves[h.Kind]; h.Op == opProbe && (v == nil || v.state() != lasting) {
 			c.probe(h) // needs no slot, so it does not wait for one
 			continue
 		}
@@ -56,11 +59,11 @@ func (c *claimer) unpack(d rabbit.Delivery) {
 // settle notes that a hint was claimed, found moot, or put back.
 func (c *claimer) settle(h hint, result string) {
 	c.metrics.settled(result, 1)
-	c.release(h)
+	c.ack(h)
 }
 
-// release acks a hint's frame if it is the last one of it.
-func (c *claimer) release(h hint) {
+// ack acks a hint's frame if it is the last one of it.
+func (c *claimer) ack(h hint) {
 	if h.frame != nil && h.frame.left.down() {
 		// A stale ack is harmless: the broker delivers the frame again, and its hints are moot then.
 		_ = h.frame.delivery.Ack()

@@ -27,6 +27,9 @@ type Job[T any] struct {
 // ID of the intent.
 func (j *Job[T]) ID() intent.ID { return j.attempt.ID }
 
+// Kind is the name of the intent's kind.
+func (j *Job[T]) Kind() string { return j.attempt.Kind }
+
 // TID is the transaction id that all intents caused by one root share.
 func (j *Job[T]) TID() intent.ID { return j.attempt.TID }
 
@@ -105,17 +108,39 @@ func (j *Job[T]) Done(hook func(ctx context.Context, tx pgx.Tx) error) error {
 type attempt struct {
 	store.Claimed
 	kind     *registration
+	valve    *valve // that it came through
 	worker   uuid.UUID
 	logger   *slog.Logger
 	deadline time.Time // local and monotonic, from before the claim was sent
 	started  time.Time
+	clock    *movable // the handler's context, if its deadline can be moved
+
+	desk     *store.Store  // where the handler speaks of its attempt; nil: in a rehearsal without a database
+	patience time.Duration // for one answer of it
+	draining *atomic.Bool  // the worker is shutting down; nil: it never is
 
 	effect   atomic.Bool
 	flagged  atomic.Bool // as overdue
 	returned atomic.Bool // the handler did, or never began
 
-	mu   sync.Mutex
-	hook func(context.Context, pgx.Tx) error
+	mu     sync.Mutex
+	hook   func(context.Context, pgx.Tx) error
+	result []byte // JSON; nil: none
+
+	// Of the handler's goroutine alone, until it has returned.
+	points     int32  // safe points of this attempt
+	progress   []byte // as last saved
+	handedOver string // why its last safe point told it to end; empty: it did not
+	failure    error  // what the handler returned, if it was an error
+}
+
+// due is until when the handler may go on.
+func (a *attempt) due() time.Time {
+	if a.clock == nil {
+		return a.deadline
+	}
+	at, _ := a.clock.Deadline()
+	return at
 }
 
 // log names the job on every line; made when it is needed, for most attempts say nothing.
@@ -155,7 +180,7 @@ func (a *attempt) guarded(hook func(context.Context, pgx.Tx) error) func(context
 			defer close(ended)
 			defer func() {
 				if p := recover(); p != nil {
-					err = &panicError{value: p}
+					err = &PanicError{Value: p}
 				}
 			}()
 			err = hook(ctx, tx)

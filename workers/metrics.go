@@ -20,6 +20,7 @@ type metrics struct {
 	probeTook   *prometheus.HistogramVec
 	stuckProbes *prometheus.GaugeVec
 	stuck       prometheus.Gauge
+	dropped     prometheus.Counter
 	kinds       map[string]*kindMetrics
 	events      *eventMetrics
 }
@@ -27,7 +28,7 @@ type metrics struct {
 func newMetrics(r prometheus.Registerer, kinds []string) *metrics {
 	m := &metrics{
 		hints: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "writ_hints_total", Help: "Hints by what they were worth: claimed, moot, held, put back, busy, elsewhere, missing, foreign, malformed, recovered, probe.",
+			Name: "writ_hints_total", Help: "Hints by what they were worth: claimed, moot, held, put back, busy, elsewhere, shut, missing, foreign, malformed, recovered, probe.",
 		}, []string{"result"}),
 		transitions: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "writ_transitions_total", Help: "State changes written by this worker.",
@@ -50,9 +51,12 @@ func newMetrics(r prometheus.Registerer, kinds []string) *metrics {
 		stuck: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "writ_stuck_handlers", Help: "Handlers past their deadline that have not returned.",
 		}),
+		dropped: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "writ_failures_dropped_total", Help: "Failures that Config.OnFailure was not told of, because it did not keep up.",
+		}),
 	}
 	if r != nil {
-		r.MustRegister(m.hints, m.transitions, m.duration, m.late, m.stuck, m.probes, m.probeTook, m.stuckProbes)
+		r.MustRegister(m.hints, m.transitions, m.duration, m.late, m.stuck, m.probes, m.probeTook, m.stuckProbes, m.dropped)
 	}
 	m.events = newEventMetrics(r)
 	m.kinds = make(map[string]*kindMetrics, len(kinds))

@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -22,6 +23,8 @@ import (
 type Mux struct {
 	kinds         map[string]*registration
 	subscriptions []*subscription
+	layers        []Middleware
+	wrapping      sync.Once
 	faults        []error
 }
 
@@ -48,6 +51,18 @@ type Handler[T any] struct {
 
 	// Effect says from when on an error of Do leaves it open what was done.
 	Effect EffectMode
+
+	// Slots is how many attempts of the kind run at once in this process, so that a slow or greedy kind leaves some of
+	// Config.Slots to the others. Hints beyond it stay with the broker, for other processes. Default 0: Config.Slots alone
+	// bounds it. At most 100,000.
+	Slots int
+
+	// MaxExtend is how far [Job.Extend] may move the deadline of an attempt beyond the kind's Timeout, in all. Default: not at
+	// all; negative is refused.
+	MaxExtend time.Duration
+
+	// Use are layers around Do, within those of [Mux.Use]; the first one is the outermost.
+	Use []Middleware
 
 	// Probe asks the outside world whether an attempt was carried out that nobody knows the outcome of. Giving one makes the
 	// kind's class probed.
@@ -83,7 +98,16 @@ func Handle[T any](m *Mux, kind intent.Kind[T], h Handler[T]) {
 	if err != nil {
 		m.faults = append(m.faults, fmt.Errorf("workers: kind %s: %w", kind.Name, err))
 	}
-	r := &registration{Settings: settings, class: Manual, effect: h.Effect, probing: probing, schema: declaredSchema(reflect.TypeFor[T](), settings.Schema), upgrade: h.Upgrade}
+	if h.MaxExtend < 0 {
+		m.faults = append(m.faults, fmt.Errorf("workers: kind %s: Handler.MaxExtend is %v; it must not be negative", kind.Name, h.MaxExtend))
+	}
+	if h.Slots < 0 || h.Slots > 100_000 {
+		m.faults = append(m.faults, fmt.Errorf("workers: kind %s: Handler.Slots is %d; it must be 0 (no bound of its own) to 100,000", kind.Name, h.Slots))
+	}
+	r := &registration{
+		Settings: settings, slots: h.Slots, class: Manual, effect: h.Effect, maxExtend: h.MaxExtend, layers: h.Use, probing: probing,
+		schema: declaredSchema(reflect.TypeFor[T](), settings.Schema), upgrade: h.Upgrade,
+	}
 	switch {
 	case kind.Idempotent:
 		r.class = Idempotent
@@ -126,6 +150,8 @@ type registration struct {
 	intent.Settings
 	class   string
 	effect  EffectMode
+	layers  []Middleware
+	slots   int             // places in one process; 0: any number
 	schema  json.RawMessage // of the arguments; nil: not known
 	do      func(ctx context.Context, a *attempt) error
 	onError func(ctx context.Context, tx pgx.Tx, a *attempt, cause error) error
@@ -133,7 +159,9 @@ type registration struct {
 	run     typical
 	newer   leaving // arguments of a later version
 	probing Probing
-	probe   func(ctx context.Context, a Attempt[json.RawMessage]) (Answer, error) // nil: none, or never asked
+
+	maxExtend time.Duration                                                         // zero: deadlines are fixed
+	probe     func(ctx context.Context, a Attempt[json.RawMessage]) (Answer, error) // nil: none, or never asked
 }
 
 func (r *registration) application() string {

@@ -63,13 +63,13 @@ func (e *snoozeError) Error() string {
 	return strings.TrimSpace(fmt.Sprintf("snoozed for %v %s", e.d, e.why))
 }
 
-// panicError is a handler's panic.
-type panicError struct {
-	value any
-	stack []byte
+// PanicError is a handler's panic.
+type PanicError struct {
+	Value any
+	Stack []byte // of the goroutine that panicked; nil: not known
 }
 
-func (e *panicError) Error() string { return fmt.Sprintf("panic: %v", e.value) }
+func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v", e.Value) }
 
 // The classes of a kind.
 const (
@@ -82,13 +82,19 @@ const (
 func judge(ctx context.Context, a *attempt, err error) store.Outcome {
 	o := store.Outcome{ID: a.ID, Epoch: a.Epoch}
 	if err == nil {
-		o.Event, o.Hook = store.Succeeded, a.hook
+		o.Event, o.Hook, o.Result = store.Succeeded, a.hook, a.result
 		return o
 	}
 	o.Error = err.Error()
 	var said *outcomeError
 	var snooze *snoozeError
+	var unkept *resultError
 	switch {
+	case a.handedOver != "" && errors.Is(err, ErrHandOver):
+		return handOver(a, o)
+	case errors.As(err, &unkept):
+		o.Event, o.Why = store.Flagged, "hook-failed" // what is known is that it was done
+		return o
 	case errors.As(err, &snooze):
 		o.Event, o.Free, o.Delay, o.Error, o.Why = store.Retried, true, max(0, snooze.d), "", cmp.Or(snooze.why, "snoozed")
 		return o
@@ -102,7 +108,7 @@ func judge(ctx context.Context, a *attempt, err error) store.Outcome {
 	}
 
 	why := "unknown"
-	var panicked *panicError
+	var panicked *PanicError
 	switch {
 	case errors.As(err, &panicked):
 		why = "panic"
@@ -121,6 +127,19 @@ func judge(ctx context.Context, a *attempt, err error) store.Outcome {
 	}
 	return o
 }
+
+// handOver is the outcome at a safe point: nothing is half done, and the rest is not done. A worker that shuts down gives it
+// to another one; an attempt whose time was up is spent, for it may come to nothing each time.
+func handOver(a *attempt, o store.Outcome) store.Outcome {
+	if !a.leaving() {
+		return again(a, o, nil, "not done from its safe point on: "+a.handedOver)
+	}
+	o.Event, o.Free, o.Error, o.Why = store.Retried, true, "", HandedOver
+	return o
+}
+
+// HandedOver is what the log says of an attempt that ended at a safe point because its worker shut down.
+const HandedOver = "handed over at a safe point"
 
 // again retries with backoff, and not before the other side wants it to, or fails when the attempts are spent.
 func again(a *attempt, o store.Outcome, err error, why string) store.Outcome {

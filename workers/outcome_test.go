@@ -42,8 +42,8 @@ func TestJudge(t *testing.T) {
 		"any error, from its first line":      {boom, EffectFromStart, false, open},
 		"any error, before its marked effect": {boom, EffectMarked, false, same(store.Retried)},
 		"any error, in its marked effect":     {boom, EffectMarked, true, open},
-		"panic in the effect":                 {&panicError{value: "x"}, EffectFromStart, false, open},
-		"panic before the effect":             {&panicError{value: "x"}, EffectMarked, false, same(store.Retried)},
+		"panic in the effect":                 {&PanicError{Value: "x"}, EffectFromStart, false, open},
+		"panic before the effect":             {&PanicError{Value: "x"}, EffectMarked, false, same(store.Retried)},
 		"the outside was never reached":       {NotReached(refused()), EffectFromStart, false, same(store.Retried)},
 		// After a successful charge this says nothing of the charge: never a reason to charge again.
 		"a later step was refused": {fmt.Errorf("mark paid: %w", refused()), EffectFromStart, false, open},

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,12 +38,14 @@ type Pool struct {
 	registry  registry
 	slots     *slots
 	finisher  *finisher
+	reporter  *reporter
 	executors *executors
 	events    atomic.Pointer[rabbit.Consumer]
 	near      chan store.Hint    // from the relay of this process
 	probers   map[string]*prober // by kind
 	clock     databaseClock
-	paused    atomic.Pointer[map[string]bool]
+	valves    map[string]*valve // by kind
+	stirred   chan struct{}     // holds one token: a valve may have opened or shut
 
 	handlers context.Context // parent of every handler's context; outlives Run's
 	stop     context.CancelCauseFunc
@@ -85,8 +89,11 @@ func New(pool *pgxpool.Pool, amqpURL string, mux *Mux, cfg Config) (*Pool, error
 	p.soon = make(chan struct{}, 1)
 	p.near = make(chan store.Hint, maxNear)
 	p.registry = newRegistry()
-	p.paused.Store(&map[string]bool{})
+	mux.wrap()
+	p.stirred = make(chan struct{}, 1)
+	p.openValves()
 	p.finisher = newFinisher(p)
+	p.reporter = newReporter(cfg, p.metrics.dropped)
 	p.executors = newExecutors(p.attend)
 	p.handlers, p.stop = context.WithCancelCause(context.Background())
 	p.asking, p.cutShort = context.WithCancel(context.Background())
@@ -140,11 +147,17 @@ func (p *Pool) Run(ctx context.Context) error {
 	if err != nil || ctx.Err() != nil {
 		return err
 	}
-	consumer, err := p.newConsumer(settings.Installation)
+	intakes, err := p.intakes(settings.Installation)
+	if err != nil {
+		return fmt.Errorf("worker: %w", err)
+	}
+	consumer, err := p.newConsumer(intakes)
 	if err != nil {
 		return fmt.Errorf("worker: %w", err)
 	}
 	p.consumer.Store(consumer)
+	claimer := newClaimer(p, settings.Installation, consumer, intakes)
+	claimer.tend(ctx) // before anything is consumed
 	subscribed, err := p.subscribe(ctx, settings.Installation)
 	if err != nil {
 		return fmt.Errorf("worker: %w", err)
@@ -163,11 +176,19 @@ func (p *Pool) Run(ctx context.Context) error {
 		}
 	}()
 
+	telling, stopTelling := context.WithCancel(context.Background())
+	defer stopTelling()
+	if p.reporter != nil {
+		go p.reporter.run(telling)
+	}
+	leaving := context.AfterFunc(ctx, p.leave)
+	defer leaving()
+
 	p.setProblem(nil)
 	p.cfg.Log.Info("worker: started", "worker", p.id, "kinds", p.mux.names(), "slots", p.cfg.Slots)
-	newClaimer(p, settings.Installation, consumer.Deliveries()).run(ctx)
+	claimer.run(ctx)
 
-	p.draining.Store(true)
+	p.leave() // also where the deliveries ended by themselves
 	p.cutShort() // others will ask
 	<-consuming
 	if err := consumer.Close(); err != nil { // what was not acked goes to others now
@@ -183,8 +204,16 @@ func (p *Pool) Run(ctx context.Context) error {
 	bound.Stop()
 	left := p.registry.size()
 	p.depart(left)
+	stopTelling()
+	p.reporter.awaitEnd()
 	p.cfg.Log.Info("worker: stopped", "worker", p.id, "handlers_left", left)
 	return nil
+}
+
+// leave has nothing begin any more, tells the handlers at their safe points, and the others with the next heartbeat.
+func (p *Pool) leave() {
+	p.draining.Store(true)
+	p.beatSoon()
 }
 
 // register reads the settings and declares the kinds, trying until the database answers, and is the adopted one: a copy has
@@ -209,6 +238,9 @@ func (p *Pool) register(ctx context.Context) (store.Settings, error) {
 			err = p.declareSubscriptions(ctx, settings.Installation)
 		}
 		if err == nil {
+			err = p.lookAtPauses(ctx, p.pool)
+		}
+		if err == nil {
 			if why := settings.Reason(); why != "" {
 				p.cfg.Log.Warn("worker: starting no jobs", "why", why)
 			}
@@ -225,22 +257,10 @@ func (p *Pool) register(ctx context.Context) (store.Settings, error) {
 	}
 }
 
-func (p *Pool) newConsumer(installation uuid.UUID) (*rabbit.Consumer, error) {
-	queues := map[string]bool{}
-	for _, k := range p.mux.kinds {
-		name, err := rabbit.QueueName(installation, k.Queue)
-		if err != nil {
-			return nil, err
-		}
-		queues[name] = true
-	}
-	names := make([]string, 0, len(queues))
-	for name := range queues {
-		names = append(names, name)
-	}
+func (p *Pool) newConsumer(intakes map[string]*intake) (*rabbit.Consumer, error) {
 	return rabbit.NewConsumer(rabbit.ConsumerConfig{
 		Config: rabbit.Config{URL: p.amqpURL, Name: "writ worker " + p.id.String(), Log: p.cfg.Log},
-		Queues: names, Prefetch: min(p.cfg.Slots, maxPrefetch),
+		Queues: slices.Sorted(maps.Keys(intakes)), Prefetch: min(p.cfg.Slots, maxPrefetch),
 	})
 }
 

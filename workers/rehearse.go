@@ -20,6 +20,7 @@ func init() {
 		if !ok || m == nil {
 			return nil, fmt.Errorf("workers: %T is no *workers.Mux", mux)
 		}
+		m.wrap()
 		return &rehearsed{m, log}, m.check()
 	}
 }
@@ -40,11 +41,16 @@ func (r *rehearsed) attempt(worker uuid.UUID, c store.Claimed) *attempt {
 	return &attempt{Claimed: c, kind: kind, worker: worker, deadline: now.Add(kind.Timeout), started: now, logger: r.log}
 }
 
-func (r *rehearsed) Attend(ctx context.Context, worker uuid.UUID, c store.Claimed, force func() error) (store.Outcome, error) {
+func (r *rehearsed) Attend(ctx context.Context, s *store.Store, stage *rehearsal.Stage, worker uuid.UUID, c store.Claimed, force func() error) (store.Outcome, error) {
 	a := r.attempt(worker, c)
-	ctx, cancel := context.WithDeadline(a.cause(ctx), a.deadline)
+	a.desk, a.patience, a.progress, a.draining = s, a.kind.Timeout, stage.Progress, &stage.Draining
+	if a.kind.maxExtend > 0 {
+		a.clock = newMovable(a.cause(ctx), a.deadline)
+	}
+	ctx, cancel := a.context(ctx)
 	defer cancel()
 	if force == nil {
+		defer func() { stage.Progress = a.progress }()
 		return judgeSafely(ctx, a, call(ctx, a))
 	}
 	a.effect.Store(true) // it fails where it hurts
@@ -61,7 +67,7 @@ func (r *rehearsed) Attend(ctx context.Context, worker uuid.UUID, c store.Claime
 func forced(force func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = &panicError{value: p}
+			err = &PanicError{Value: p}
 		}
 	}()
 	return force()

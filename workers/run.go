@@ -4,29 +4,42 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"time"
 
 	"github.com/writhq/writ/internal/store"
 )
 
 // start runs the handler of a claimed intent in a goroutine of its own. sent is when its claim was first sent: the local
-// deadline counts from there, so that it never lies behind the database's. A claim that came back too late, or to a
-// process that must be taken for dead, is not run: it is given back as not done, with no attempt spent.
+// deadline counts from there, so that it never lies behind the database's. A claim that came back too late, to a
+// process that must be taken for dead, or to one that is to end, is not run: it is given back as not done, with no attempt
+// spent.
 func (p *Pool) start(c store.Claimed, sent time.Time) {
-	kind := p.mux.kinds[c.Kind]
+	v := p.valves[c.Kind]
+	kind := v.kind
 	a := &attempt{
-		Claimed: c, kind: kind, worker: p.id, deadline: sent.Add(kind.Timeout), started: time.Now(),
-		logger: p.cfg.Log,
+		Claimed: c, kind: kind, valve: v, worker: p.id, deadline: sent.Add(kind.Timeout), started: time.Now(),
+		logger: p.cfg.Log, desk: p.store, patience: p.cfg.TTL, draining: &p.draining,
+	}
+	if kind.maxExtend > 0 {
+		a.clock = newMovable(a.cause(p.handlers), a.deadline)
 	}
 	p.registry.start(claim{c.ID, c.Epoch - 1}, a)
 	p.metrics.kinds[c.Kind].claimed().Inc()
-	if !p.pulse.alive() || !time.Now().Before(a.deadline) || p.handlers.Err() != nil {
+	why := ""
+	switch {
+	case p.draining.Load(): // its claim was under way when the process was told to end
+		why = "not begun: the worker is shutting down"
+	case !p.pulse.alive() || !time.Now().Before(a.deadline):
+		why = "claimed too late to begin"
+	}
+	if why != "" {
+		if a.clock != nil {
+			a.clock.cancel()
+		}
 		a.returned.Store(true)
+		v.giveBack(1)
 		p.slots.returned(1)
-		p.finisher.submit(a, store.Outcome{
-			ID: c.ID, Epoch: c.Epoch, Event: store.Retried, Free: true, Why: "claimed too late to begin",
-		})
+		p.finisher.submit(a, store.Outcome{ID: c.ID, Epoch: c.Epoch, Event: store.Retried, Free: true, Why: why})
 		return
 	}
 	p.running.Add(1)
@@ -40,9 +53,10 @@ func (p *Pool) attend(a *attempt) {
 	returned := false
 	defer func() { // deferred, for a handler may end its goroutine (runtime.Goexit)
 		if !returned {
-			o, _ = judgeSafely(p.handlers, a, errGone)
+			o, a.failure = judgeSafely(p.handlers, a, errGone)
 		}
 		a.returned.Store(true)
+		a.valve.ended(1)
 		p.slots.returned(1)
 		p.finisher.submit(a, o)
 	}()
@@ -55,7 +69,7 @@ var errGone = Unknown(errors.New("the handler ended its goroutine"))
 
 // execute calls the handler and judges what it says.
 func (p *Pool) execute(a *attempt) store.Outcome {
-	ctx, cancel := context.WithDeadline(a.cause(p.handlers), a.deadline)
+	ctx, cancel := a.context(p.handlers)
 	defer cancel()
 	began := time.Now()
 	err := call(ctx, a)
@@ -67,10 +81,11 @@ func (p *Pool) execute(a *attempt) store.Outcome {
 	o, err := judgeSafely(ctx, a, err)
 	p.metrics.kinds[a.Kind].ran(o.Event, took)
 	if err != nil {
+		a.failure = err
 		a.log().Info("worker: attempt ended", "outcome", o.Event, "why", o.Why, "error", err, "took", took)
-		var panicked *panicError
+		var panicked *PanicError
 		if errors.As(err, &panicked) {
-			a.log().Error("worker: the handler panicked", "panic", panicked.value, "stack", string(panicked.stack))
+			a.log().Error("worker: the handler panicked", "panic", panicked.Value, "stack", string(panicked.Stack))
 		}
 	}
 	return o
@@ -81,7 +96,7 @@ func (p *Pool) execute(a *attempt) store.Outcome {
 func judgeSafely(ctx context.Context, a *attempt, err error) (o store.Outcome, sane error) {
 	defer func() {
 		if p := recover(); p != nil {
-			sane = &panicError{value: fmt.Sprintf("the error that the handler returned panics: %v", p)}
+			sane = &PanicError{Value: fmt.Sprintf("the error that the handler returned panics: %v", p)}
 			o = judge(ctx, a, sane)
 		}
 		if o.Event == store.Failed {
@@ -91,12 +106,16 @@ func judgeSafely(ctx context.Context, a *attempt, err error) (o store.Outcome, s
 	return judge(ctx, a, err), err
 }
 
+// context is that of the handler: it ends at the deadline, and with its parent.
+func (a *attempt) context(parent context.Context) (context.Context, context.CancelFunc) {
+	if a.clock != nil {
+		return a.clock, a.clock.cancel
+	}
+	return context.WithDeadline(a.cause(parent), a.deadline)
+}
+
 // call runs the handler and turns its panic into an error.
 func call(ctx context.Context, a *attempt) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = &panicError{value: p, stack: debug.Stack()}
-		}
-	}()
+	defer recovered(&err)
 	return a.kind.do(ctx, a)
 }

@@ -275,7 +275,7 @@ func (l *line) ask(ctx context.Context, e Event[json.RawMessage]) (news []intent
 		defer close(done)
 		defer func() {
 			if p := recover(); p != nil {
-				err = &panicError{value: p, stack: debug.Stack()}
+				err = &PanicError{Value: p, Stack: debug.Stack()}
 				l.s.cfg.Log.Error("worker: a subscription panicked", "subscription", l.full(l.s.application), "event", e.ID, "tid", e.TID, "panic", p, "stack", string(debug.Stack()))
 			}
 		}()

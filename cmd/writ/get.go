@@ -107,6 +107,8 @@ func (a *app) card(i intent.Intent, why string, at time.Time) [][2]string {
 		{"error", said(i.Error)},
 		{"args", indented(i.Args)},
 		{"meta", indented(i.Meta)},
+		{"progress", indented(i.Progress)},
+		{"result", indented(i.Result)},
 	}
 }
 

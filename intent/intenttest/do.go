@@ -28,6 +28,12 @@ type Job[T any] struct {
 	Subjects    []string
 	Meta        map[string]any
 	RequestedAt time.Time // default: now
+
+	// Progress is what the last safe point of an earlier attempt left. Default: there was none.
+	Progress any
+
+	// Draining has the worker shut down: the first safe point is the last one.
+	Draining bool
 }
 
 // Result is what a handler's words come to.
@@ -43,6 +49,10 @@ type Result struct {
 
 	// Delay before the next attempt, if there is to be one. Backoff is drawn at random.
 	Delay time.Duration
+
+	// Progress is what the last safe point left, and Result what the handler gave to Job.Result; nil: nothing.
+	Progress json.RawMessage
+	Result   json.RawMessage
 
 	share func(ctx context.Context, tx pgx.Tx) error
 }
@@ -64,8 +74,16 @@ func Do[T any](t TB, kind intent.Kind[T], handler workers.Handler[T], job Job[T]
 	workers.Handle(mux, kind, handler)
 	handlers := open(t, mux)
 	claimed := job.claimed(t, kind)
-	o, err := handlers.Attend(t.Context(), uuid.New(), claimed, nil)
-	r := Result{Status: statuses[o.Event], Why: o.Why, Err: err, share: o.Hook}
+	stage := &rehearsal.Stage{}
+	stage.Draining.Store(job.Draining)
+	if job.Progress != nil {
+		var err error
+		if stage.Progress, err = json.Marshal(job.Progress); err != nil {
+			t.Fatalf("intenttest: progress cannot be written as JSON: %v", err)
+		}
+	}
+	o, err := handlers.Attend(t.Context(), nil, stage, uuid.New(), claimed, nil)
+	r := Result{Status: statuses[o.Event], Why: o.Why, Err: err, Progress: stage.Progress, Result: o.Result, share: o.Hook}
 	if o.Event == store.Retried {
 		r.Delay = o.Delay
 		if o.Free {

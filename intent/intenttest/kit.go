@@ -186,7 +186,7 @@ func (k *Kit) run(h store.Hint) (Step, bool) {
 	step := Step{Attempt: int(c.Attempt), Outcome: "crashed"}
 	var o store.Outcome
 	if !how.unstarted {
-		o, step.Err = k.handlers.Attend(ctx, worker.ID, c, how.force)
+		o, step.Err = k.handlers.Attend(ctx, k.store, &rehearsal.Stage{}, worker.ID, c, how.force)
 	}
 	if how.crash {
 		k.must(k.with(ctx, func(conn *pgx.Conn) error {

@@ -32,9 +32,11 @@ type Evidence struct {
 	Receipts map[uuid.UUID]int
 	// Hooked are the kinds with such a hook.
 	Hooked map[string]bool
-	Rest   *Rest
-	TTL    time.Duration // of the workers, and of the reconciler's; zero: not known
-	At     time.Time     // the database's clock when the rows were read
+	// Steps are the kinds that do several things, one after the other, with a safe point after each: how many.
+	Steps map[string]int
+	Rest  *Rest
+	TTL   time.Duration // of the workers, and of the reconciler's; zero: not known
+	At    time.Time     // the database's clock when the rows were read
 }
 
 // Answer is what a creator was told.
@@ -144,6 +146,7 @@ const (
 	SaidSnooze  Said = "snooze"
 	SaidUnknown Said = "unknown" // any other error, a timeout
 	SaidPanic   Said = "panic"
+	SaidOver    Said = "handed-over" // at a safe point: all up to it is done, and the rest is not
 )
 
 // Run is the start, or the end, of a handler.

@@ -2,6 +2,7 @@ package proof
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"time"
 
@@ -16,6 +17,13 @@ func CallOf[T any](ctx context.Context, job *workers.Job[T], kind string, settle
 	if deadline, ok := ctx.Deadline(); ok {
 		call.Settled = deadline.Add(settle)
 	}
+	return call
+}
+
+// StepOf is the ledger's call for one step of a job that has several.
+func StepOf[T any](ctx context.Context, job *workers.Job[T], kind string, settle time.Duration, step int) ledger.Call {
+	call := CallOf(ctx, job, kind, settle)
+	call.Step, call.Key = step, fmt.Sprintf("%s.%d", call.Key, step)
 	return call
 }
 

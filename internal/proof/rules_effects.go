@@ -1,6 +1,7 @@
 package proof
 
 import (
+	"maps"
 	"slices"
 
 	"github.com/writhq/writ/fsm"
@@ -40,30 +41,32 @@ func effectAfterClaim(_ *court, s *story) (faults []fault) {
 
 // startedOnce is the first half of I3: at most one start of a handler, and at most one call of it, per epoch.
 func startedOnce(_ *court, s *story) (faults []fault) {
-	starts, calls := map[int]int{}, map[int]int{}
+	type step struct{ epoch, step int }
+	starts, calls := map[int]int{}, map[step]int{}
 	for _, r := range s.runs {
 		if r.Said == SaidStarted {
 			starts[r.Epoch]++
 		}
 	}
 	for _, v := range s.visits {
-		calls[v.Epoch]++
+		calls[step{v.Epoch, v.Step}]++
 	}
 	for epoch, n := range starts {
 		if n > 1 {
 			faults = append(faults, faultf("%d handlers were started at epoch %d", n, epoch))
 		}
 	}
-	for epoch, n := range calls {
+	for at, n := range calls {
 		if n > 1 {
-			faults = append(faults, faultf("called %d times at epoch %d", n, epoch))
+			faults = append(faults, faultf("called %d times at epoch %d, step %d", n, at.epoch, at.step))
 		}
 	}
 	return faults
 }
 
 // notOnAGuess is I6: between the claims of two effects of one intent stands a not-done outcome, a person, or an idempotent
-// kind; and as handlers and persons are truthful, and effects land within settle, there is at most one effect.
+// kind; and as handlers and persons are truthful, and effects land within settle, there is at most one effect. Of a job of
+// several steps this is so of each step: what was not done is the rest of it.
 func notOnAGuess(c *court, s *story) (faults []fault) {
 	if s.kind.idempotent() {
 		return nil
@@ -82,10 +85,31 @@ func notOnAGuess(c *court, s *story) (faults []fault) {
 				faults = append(faults, faultf("retried at epoch %d, though its handler said %s", ch.Epoch, r.Said))
 			}
 		}
-		if slices.ContainsFunc(effects, func(v ledger.Visit) bool { return v.Epoch == ch.Epoch }) {
+		if c.Steps[s.kind.Name] == 0 && slices.ContainsFunc(effects, func(v ledger.Visit) bool { return v.Epoch == ch.Epoch }) {
 			faults = append(faults, faultf("retried as not done at epoch %d, and it was done", ch.Epoch))
 		}
 	}
+	for _, step := range steps(effects) {
+		faults = append(faults, c.onlyOnce(s, step)...)
+	}
+	return faults
+}
+
+// steps parts effects by step, each in their order.
+func steps(effects []ledger.Visit) [][]ledger.Visit {
+	byStep := map[int][]ledger.Visit{}
+	for _, v := range effects {
+		byStep[v.Step] = append(byStep[v.Step], v)
+	}
+	out := make([][]ledger.Visit, 0, len(byStep))
+	for _, n := range slices.Sorted(maps.Keys(byStep)) {
+		out = append(out, byStep[n])
+	}
+	return out
+}
+
+// onlyOnce is what notOnAGuess says of the effects of one step.
+func (c *court) onlyOnce(s *story, effects []ledger.Visit) (faults []fault) {
 	for i := 1; i < len(effects); i++ {
 		if !s.reason(effects[i-1].Epoch, effects[i].Epoch) {
 			faults = append(faults, faultf("claimed again at epoch %d after %d on a guess", effects[i].Epoch, effects[i-1].Epoch))
@@ -145,6 +169,12 @@ func stateIsTrue(c *court, s *story) (faults []fault) {
 	for _, ch := range s.changes {
 		if ch.moves() && ch.Event == string(fsm.Succeeded) {
 			succeeded++
+			if n := c.Steps[s.kind.Name]; n > 0 {
+				if done := len(steps(s.effects())); done != n {
+					faults = append(faults, faultf("sent at epoch %d with %d of %d steps done", ch.Epoch, done, n).as(lost))
+				}
+				continue
+			}
 			if !slices.ContainsFunc(s.effects(), func(v ledger.Visit) bool { return v.Epoch == ch.Epoch && v.Worker == ch.Worker }) {
 				faults = append(faults, faultf("sent at epoch %d, and never done in it", ch.Epoch).as(lost))
 			}
@@ -158,7 +188,7 @@ func stateIsTrue(c *court, s *story) (faults []fault) {
 	if c.Hooked[s.kind.Name] && s.receipts != succeeded {
 		faults = append(faults, faultf("%d receipts of the application; want %d", s.receipts, succeeded))
 	}
-	if s.row == nil || s.decided() || s.kind.idempotent() {
+	if s.row == nil || s.decided() || s.kind.idempotent() || c.Steps[s.kind.Name] > 0 {
 		return faults
 	}
 	if n := len(s.effects()); n > 0 && s.row.State != string(fsm.Sent) && s.row.State != string(fsm.Sending) {
@@ -242,7 +272,7 @@ func (s *story) fitting(said Said) []string {
 		return append(always, string(fsm.Succeeded))
 	case SaidNotDone:
 		return append(always, string(fsm.Retried), string(fsm.Failed))
-	case SaidSnooze:
+	case SaidSnooze, SaidOver:
 		return append(always, string(fsm.Retried))
 	case SaidStop:
 		return append(always, string(fsm.Failed))

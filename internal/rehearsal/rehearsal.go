@@ -5,6 +5,7 @@ package rehearsal
 import (
 	"context"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -16,14 +17,21 @@ import (
 // Open returns the handlers of a *workers.Mux, or the faults of their registration. Package workers sets it.
 var Open func(mux any, log *slog.Logger) (Handlers, error)
 
+// Stage is what a handler finds beside its job, and, without a store, leaves.
+type Stage struct {
+	Progress []byte // JSON; nil: none
+	Draining atomic.Bool
+}
+
 // Handlers are those of a mux. Not safe for concurrent use.
 type Handlers interface {
 	// Declarations of the kinds, as a worker writes them down.
 	Declarations() []store.Declaration
 	// Timeout of a kind's attempts.
 	Timeout(kind string) time.Duration
-	// Attend runs one attempt and judges it. force, if it is not nil, takes the place of the handler.
-	Attend(ctx context.Context, worker uuid.UUID, c store.Claimed, force func() error) (store.Outcome, error)
+	// Attend runs one attempt and judges it. s is where the handler's safe points go; nil: nowhere. force, if it is not nil, takes
+	// the place of the handler.
+	Attend(ctx context.Context, s *store.Store, stage *Stage, worker uuid.UUID, c store.Claimed, force func() error) (store.Outcome, error)
 	// Write writes an outcome down, as often as a worker would where the application's share in it fails.
 	Write(ctx context.Context, s *store.Store, worker uuid.UUID, c store.Claimed, o store.Outcome) (event string, err error)
 	// Ask asks a kind's probe.

@@ -27,6 +27,8 @@ type Outcome struct {
 	Free  bool          // retried: no attempt spent (snoozed, or never begun)
 	Probe bool          // flagged: the kind has a probe
 
+	Result []byte // succeeded: JSON; nil: none
+
 	// Hook is the application's share in the finishing transaction; nil for none. It runs after the guard, at most once
 	// in a transaction that commits.
 	Hook func(context.Context, pgx.Tx) error
@@ -71,7 +73,7 @@ func (s *Store) FinishBatch(ctx context.Context, worker uuid.UUID, outcomes []Ou
 	b := begin()
 	sent := map[int32]UUIDs{} // by epoch
 	for _, o := range outcomes {
-		if o.Event == Succeeded {
+		if o.Event == Succeeded && o.Result == nil {
 			sent[o.Epoch] = append(sent[o.Epoch], o.ID)
 			continue
 		}
@@ -121,7 +123,7 @@ func (s *Store) FinishOne(ctx context.Context, worker uuid.UUID, o Outcome) (Fat
 			return application(o.Hook)
 		}
 		var applied bool
-		if err := tx.QueryRow(ctx, writsql.Statement("LateReport"), o.ID, o.Epoch, worker, o.Event, clean(o.Error), o.Why).
+		if err := tx.QueryRow(ctx, writsql.Statement("LateReport"), o.ID, o.Epoch, worker, o.Event, clean(o.Error), o.Why, text(o.Result)).
 			Scan(&applied, &fate.State, &fate.Meaning); err != nil {
 			return err
 		}
@@ -138,6 +140,9 @@ func (s *Store) FinishOne(ctx context.Context, worker uuid.UUID, o Outcome) (Fat
 func single(worker uuid.UUID, o Outcome) (string, []any) {
 	switch o.Event {
 	case Succeeded:
+		if o.Result != nil {
+			return writsql.Statement("FinishSentResult"), []any{o.ID, o.Epoch, worker, text(o.Result)}
+		}
 		return writsql.Statement("FinishSentWaiting"), []any{o.ID, o.Epoch, worker}
 	case Retried:
 		spent := 1

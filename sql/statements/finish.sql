@@ -18,6 +18,12 @@ UPDATE writ.intents i SET state = 'sent', event = 'succeeded', finished_at = now
 WHERE i.id = $1 AND (SELECT writ.check_adopted()) AND i.epoch = $2 AND i.worker_id = $3 AND i.state = 'sending'
 RETURNING i.id;
 
+-- name: FinishSentResult
+UPDATE writ.intents i SET state = 'sent', event = 'succeeded', finished_at = now(), flagged_at = NULL, flag_reason = NULL, probe_at = NULL,
+    result = $4::jsonb
+WHERE i.id = $1 AND (SELECT writ.check_adopted()) AND i.epoch = $2 AND i.worker_id = $3 AND i.state = 'sending'
+RETURNING i.id;
+
 -- name: FinishRetried
 -- Surely not done ($6 = 1 attempt spent), or never begun or snoozed ($6 = 0).
 WITH u AS (
@@ -82,6 +88,7 @@ WITH applied AS MATERIALIZED (
     SELECT $1, $2, 'late-report', 'worker', $3, $4::text,
         jsonb_build_object('outcome', $4::text, 'error', $5::text, 'state', (SELECT state FROM writ.intents WHERE id = $1),
             'epoch', (SELECT epoch FROM writ.intents WHERE id = $1), 'meaning', writ.late_meaning($1, $2, $4::text))
+            || CASE WHEN $7::jsonb IS NULL THEN '{}' ELSE jsonb_build_object('result', $7::jsonb) END
     WHERE NOT EXISTS (SELECT FROM applied) AND NOT EXISTS (
         SELECT FROM writ.log l WHERE l.intent_id = $1 AND l.epoch = $2 AND l.worker_id = $3 AND l.event = 'late-report'
             AND l.why IS NOT DISTINCT FROM $4::text)

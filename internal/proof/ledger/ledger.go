@@ -45,6 +45,7 @@ type Call struct {
 	Key    string    `json:"key"` // the idempotency key
 	Kind   string    `json:"kind"`
 	Epoch  int       `json:"epoch"`
+	Step   int       `json:"step,omitempty"` // of a job that does several things; zero: the only one
 	Worker uuid.UUID `json:"worker"`
 	PID    int       `json:"-"` // travels in a header
 

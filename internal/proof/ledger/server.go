@@ -123,7 +123,7 @@ func (s *Server) call(w http.ResponseWriter, r *http.Request) {
 // enter notes the visit and what is to be done with it.
 func (s *Server) enter(v *Visit) (delay time.Duration) {
 	s.mu.Lock()
-	dice := s.plan.dice(v.ID, v.Epoch)
+	dice := s.plan.dice(v.ID, v.Epoch|v.Step<<32)
 	v.Behaviour = s.plan.draw(dice)
 	delay = s.plan.delay(dice)
 	if wishes := s.wishes[v.ID]; len(wishes) > 0 {

@@ -14,7 +14,7 @@ import (
 
 // The rows and columns, in the order of the picture.
 var (
-	steps  = []string{"create", "relay", "claim", "run", "finish", "retry", "flag", "probe", "requeue", "verbs", "late report", "bulk", "quarantine", "event", "subscribe"}
+	steps  = []string{"create", "relay", "claim", "run", "safe point", "extend", "finish", "retry", "flag", "probe", "requeue", "verbs", "late report", "bulk", "quarantine", "event", "subscribe"}
 	faults = []string{"sigkill", "commit-cut", "commit-answer-lost", "broker-cut", "confirm-lost", "message-returned"}
 
 	titles = map[string]string{
@@ -86,6 +86,20 @@ var cells = []cell{
 	{"run", "commit-cut", "of the heartbeat", "sent once", beating(cut)},
 	{"run", "commit-answer-lost", "of the heartbeat", "sent once", beating(answerLost)},
 	{"run", "broker-cut", "", "sent once", abandoned},
+
+	{"safe point", "sigkill", "before COMMIT", "flagged", pointing(killedBefore, flagged)},
+	{"safe point", "sigkill", "after COMMIT", "flagged; retried by a person, each step once", pointing(killedAfter, resumed)},
+	{"safe point", "sigkill", "handing over, before COMMIT", "flagged", handingOver(killedBefore, flagged)},
+	{"safe point", "sigkill", "handing over, after COMMIT", "goes on in another, each step once", handingOver(killedAfter, handedOver)},
+	{"safe point", "commit-cut", "going on", "said again, each step once", pointing(cut, walked)},
+	{"safe point", "commit-cut", "handing over", "goes on in another, each step once", handingOver(cut, handedOver)},
+	{"safe point", "commit-answer-lost", "going on", "said again, each step once", pointing(answerLost, walked)},
+	{"safe point", "commit-answer-lost", "handing over", "goes on in another, each step once", handingOver(answerLost, handedOver)},
+
+	{"extend", "sigkill", "before COMMIT", "flagged", stretching(killedBefore, flagged)},
+	{"extend", "sigkill", "after COMMIT", "flagged, with its new deadline", stretching(killedAfter, flagged)},
+	{"extend", "commit-cut", "", "asked again, sent once", stretching(cut, stretched)},
+	{"extend", "commit-answer-lost", "", "asked again, sent once", stretching(answerLost, stretched)},
 
 	{"finish", "sigkill", "before COMMIT", "flagged", outcome(killedBefore, sends, flagged, done)},
 	{"finish", "sigkill", "after COMMIT", "sent once", outcome(killedAfter, sends, sentOnce, done)},
@@ -220,6 +234,8 @@ var gaps = []gap{
 	{"create", faults[3:], "Create speaks to no broker."},
 	{"claim", faults[4:], "A worker publishes nothing; a hint that it puts back goes through the outbox, and so through the relay."},
 	{"run", faults[4:], "A running handler has nothing to do with the broker: its message was acked when it was claimed."},
+	{"safe point", faults[3:], "A safe point is written to Postgres only; the hint of a job that is handed over goes through the outbox, and so through the relay."},
+	{"extend", faults[3:], "A deadline is moved in Postgres only."},
 	{"finish", faults[3:], "An outcome is written to Postgres only."},
 	{"retry", faults[3:], "A retry is written to Postgres only; its new hint goes through the outbox, and so through the relay."},
 	{"flag", faults[3:], "A flag is written to Postgres only, by the worker as by the reconciler."},

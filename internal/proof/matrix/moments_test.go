@@ -29,6 +29,8 @@ const (
 	verdicts = "writ.probed"
 	reports  = "'late-report'" // a worker's outcome that came too late
 	settles  = "INSERT INTO writ.inbox"
+	points   = "SET progress"            // a safe point
+	extends  = "SET deadline_at = great" // a handler gets more time
 )
 
 // moment is where a transaction is broken, and how.

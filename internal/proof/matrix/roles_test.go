@@ -40,6 +40,13 @@ const (
 	slowly   = "slowly"   // as a later word: the probe waits until the ledger lets it go on
 )
 
+// The words of long.
+const (
+	walk    = "walk"    // two steps, each with its effect and its safe point
+	dawdle  = "dawdle"  // the same, but each waits before its safe point until the ledger lets it go on
+	stretch = "stretch" // the effect, then more time, then nil
+)
+
 const queue = "matrix"
 
 var (
@@ -52,6 +59,9 @@ var (
 		Backoff: intent.Backoff{Min: time.Millisecond, Max: 10 * time.Millisecond},
 	}
 )
+
+// long has safe points, and may have more time.
+var long = intent.Kind[task]{Name: "matrix.job.walk", Queue: queue, Timeout: 30 * time.Second}
 
 // recoverable has a recovery function, which leaves a receipt.
 var recoverable = intent.Kind[task]{Name: "matrix.job.recover", Queue: queue, Timeout: 30 * time.Second}
@@ -84,6 +94,8 @@ func perform(ctx context.Context, job *workers.Job[task], out recorder) error {
 	script := job.Args.Script
 	word := script[min(job.Attempt(), len(script))-1]
 	switch word {
+	case walk, dawdle:
+		return walking(ctx, job, out, word)
 	case notDone:
 		return workers.NotDone(errors.New("not this time"))
 	case stopped:
@@ -99,6 +111,8 @@ func perform(ctx context.Context, job *workers.Job[task], out recorder) error {
 	switch word {
 	case hold:
 		return out.hold(ctx)
+	case stretch:
+		return job.Extend(ctx, time.Minute)
 	case lostSign:
 		return errors.New("no answer came")
 	case receipt:
@@ -171,6 +185,7 @@ func newPart(role string, s servers, ttl time.Duration, log *slog.Logger) (p par
 		workers.Handle(mux, askable, workers.Handler[task]{Do: do, Probe: func(ctx context.Context, a *workers.Attempt[task]) (workers.Answer, error) {
 			return ask(ctx, a, outside{s.Ledger, client})
 		}})
+		workers.Handle(mux, long, workers.Handler[task]{Do: do, MaxExtend: 2 * time.Minute})
 		workers.Handle(mux, recoverable, workers.Handler[task]{
 			Do: do,
 			OnError: func(ctx context.Context, tx pgx.Tx, job *workers.Job[task], _ error) error {

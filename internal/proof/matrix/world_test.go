@@ -47,7 +47,8 @@ func newWorld(t *testing.T) *world {
 	w := &world{t: t, db: testkit.Database(t)}
 	w.db.Run(t, history)
 	// As if a worker had been there before: a relay that is started first need not find the kinds out later.
-	w.db.Run(t, "INSERT INTO writ.kinds (name, queue, class) VALUES ($1, $3, 'manual'), ($2, $3, 'idempotent'), ($4, $3, 'probed')", manual.Name, repeatable.Name, queue, askable.Name)
+	w.db.Run(t, "INSERT INTO writ.kinds (name, queue, class) VALUES ($1, $3, 'manual'), ($2, $3, 'idempotent'), ($4, $3, 'probed'), ($5, $3, 'manual')",
+		manual.Name, repeatable.Name, queue, askable.Name, long.Name)
 	w.ledger = newLedger(t, w.claimed)
 	w.straight = servers{Database: w.db.URL, Broker: testkit.AMQPURL(t), Ledger: w.ledger.url}
 	w.faulty = w.straight

@@ -180,7 +180,8 @@ func (s *storm) gather(ctx context.Context) (proof.Evidence, error) {
 		return e, err
 	}
 	e.Rest, e.Hints, e.Freezes, e.Hooked = rest, s.taps.all(), s.freezes, map[string]bool{}
-	e.TTL = ttl
+	e.Steps = map[string]int{}
+	e.TTL = s.cfg.Drill.ttl()
 	if e.Acks, err = proof.ReadJournals[proof.Ack](s.dir + "/acks-*.jsonl"); err != nil {
 		return e, err
 	}
@@ -192,6 +193,9 @@ func (s *storm) gather(ctx context.Context) (proof.Evidence, error) {
 	}
 	for _, k := range s.cfg.Drill.kinds() {
 		e.Hooked[k.Name] = k.hook
+		if k.steps > 0 {
+			e.Steps[k.Name] = k.steps
+		}
 	}
 	if e.Receipts, err = s.receipts(ctx); err != nil {
 		return e, err
@@ -276,7 +280,11 @@ func (s *storm) weather(ctx context.Context) {
 	defer calm()
 	var wg sync.WaitGroup
 	lanes := []lane{s.kills()}
-	if s.cfg.Drill == NoDrill {
+	switch s.cfg.Drill {
+	case Drains:
+		s.drains(blowing)
+		return
+	case NoDrill:
 		lanes = []lane{s.processes(), s.database(), s.broker(), s.death(blowing), s.network(), s.restorer()}
 	}
 	for n, l := range lanes {

@@ -11,7 +11,7 @@ import (
 )
 
 // Drill is a storm of one sort of fault: workers are killed at random, by SIGKILL, while a known number of intents of one
-// kind is made and carried out, and no person decides.
+// kind is made and carried out, and no person decides; or they are asked to end, see drains.go.
 type Drill string
 
 // The drills.
@@ -19,6 +19,7 @@ const (
 	NoDrill  Drill = ""
 	Probed   Drill = "probed"   // of a kind with a truthful probe: each intent must end in sent or error by itself
 	Unprobed Drill = "unprobed" // of the same kind without a probe: what nobody knows must stay flagged
+	Drains   Drill = "drains"   // workers are asked to end (SIGTERM), under full load: nothing may be flagged
 )
 
 // drilled is the kind of a drill. Its attempts take long enough that a kill meets some.
@@ -33,6 +34,8 @@ func (d Drill) kinds() []kind {
 	case Probed:
 	case Unprobed:
 		k.probed = false
+	case Drains:
+		return walkers
 	default:
 		return kinds
 	}
@@ -41,8 +44,8 @@ func (d Drill) kinds() []kind {
 
 // Check reports a name that is none of the drills.
 func (d Drill) Check() error {
-	if d != NoDrill && d != Probed && d != Unprobed {
-		return fmt.Errorf("storm: there is no drill %q; they are %q and %q", d, Probed, Unprobed)
+	if d != NoDrill && d != Probed && d != Unprobed && d != Drains {
+		return fmt.Errorf("storm: there is no drill %q; they are %q, %q and %q", d, Probed, Unprobed, Drains)
 	}
 	return nil
 }
@@ -51,6 +54,9 @@ func (d Drill) Check() error {
 func (c Config) drillEnv(creators int) []string {
 	if c.Drill == NoDrill {
 		return nil
+	}
+	if c.Drill == Drains {
+		return []string{envDrill + "=" + string(c.Drill)}
 	}
 	share := (c.Intents + creators - 1) / creators
 	// All are made in the first nine tenths of the time.
@@ -71,7 +77,7 @@ func (q *quota) take() bool { return q.left.Add(-1) >= 0 }
 
 // quota of this creator; nil: it makes as many as the others can bear.
 func (c *child) quota() (*quota, error) {
-	if c.drill() == NoDrill {
+	if c.drill() == NoDrill || c.drill() == Drains {
 		return nil, nil
 	}
 	n, err := strconv.ParseInt(c.getenv(envQuota), 10, 64)
@@ -101,7 +107,7 @@ func (s *storm) kills() lane {
 
 // awaitCreated waits until all intents of a drill are made.
 func (s *storm) awaitCreated(ctx context.Context) error {
-	for began := time.Now(); s.cfg.Drill != NoDrill && time.Since(began) < s.cfg.Bound; {
+	for began := time.Now(); (s.cfg.Drill == Probed || s.cfg.Drill == Unprobed) && time.Since(began) < s.cfg.Bound; {
 		if st, err := s.look(ctx); err == nil && st.Created >= s.cfg.Intents {
 			return nil
 		}

@@ -51,6 +51,8 @@ type kind struct {
 	effect  workers.EffectMode
 	hook    bool // job.Done writes a receipt
 	onError bool
+	steps   int           // done one after the other, with a safe point after each; zero: it does one thing
+	calm    bool          // without quirks
 	probed  bool          // the probe asks the ledger, and tells the truth
 	weight  int           // how often it is created
 	longest time.Duration // of Before and After
@@ -85,6 +87,9 @@ func (k kind) draw(dice *rand.Rand, n int) task {
 	if k.longest < time.Second && dice.IntN(20) > 0 { // most are short
 		t.Before, t.After = t.Before/10, t.After/10
 	}
+	if k.calm {
+		return t
+	}
 	hooked := k.hook && k.Name != drilled.Name // what only a person can repair has no place in a drill without one
 	switch at := dice.IntN(1000); {
 	case at < 10:
@@ -115,6 +120,9 @@ func (h *hand) register(mux *workers.Mux, taking []kind) {
 		handler := workers.Handler[task]{
 			Effect: k.effect,
 			Do: proof.Witnessed(h.runs, func(ctx context.Context, job *workers.Job[task]) (proof.Said, error) {
+				if k.steps > 0 {
+					return h.walk(ctx, k, job)
+				}
 				return h.do(ctx, k, job)
 			}),
 		}

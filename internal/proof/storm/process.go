@@ -115,6 +115,8 @@ type slot struct {
 	begin func() (*process, error)
 	fault func(error) // told of a child that ended by itself
 
+	relieved bool // a child that was asked to end is followed by another one
+
 	mu      sync.Mutex
 	current *process
 	all     []*process
@@ -162,7 +164,11 @@ func (s *slot) run(ctx context.Context) {
 		}
 		select {
 		case <-p.asked:
-			return
+			if !s.relieved || ctx.Err() != nil {
+				return
+			}
+			s.set(nil)
+			continue
 		default:
 		}
 		s.set(nil)

@@ -119,7 +119,7 @@ func (c *child) work(ctx context.Context) error {
 	}
 	h.register(mux, c.drill().kinds())
 	w, err := workers.New(pool, c.getenv(envAMQP), mux, workers.Config{
-		Slots: 30, Heartbeat: heartbeat, TTL: ttl, Drain: drain, Log: c.log,
+		Slots: c.drill().slots(), Heartbeat: heartbeat, TTL: c.drill().ttl(), Drain: drain, Log: c.log,
 	})
 	if err != nil {
 		return err
@@ -157,7 +157,7 @@ func (c *child) engine(ctx context.Context, role Role) error {
 		return r.Run(ctx)
 	}
 	r, err := reconciler.New(pool, reconciler.Config{
-		Schedule: "@every 1s", RequeueAfter: requeueAfter, WorkerTTL: ttl, Lease: 3 * time.Second, Schedules: map[reconciler.Duty]string{reconciler.Sweep: "@every 5s", reconciler.Unasked: "@every 5s"}, Log: c.log,
+		Schedule: "@every 1s", RequeueAfter: requeueAfter, WorkerTTL: c.drill().ttl(), Lease: 3 * time.Second, Schedules: map[reconciler.Duty]string{reconciler.Sweep: "@every 5s", reconciler.Unasked: "@every 5s"}, Log: c.log,
 	})
 	if err != nil {
 		return err

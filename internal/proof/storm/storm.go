@@ -51,6 +51,9 @@ type Outcome struct {
 	Faults map[string]int // by sort
 	Rest   time.Duration  // from the last fault until all was at rest
 	Report proof.Report
+	// Drains are how long workers took to end that were asked to, the shortest first; HandedOver is how often a job went on in another one.
+	Drains     []time.Duration
+	HandedOver int
 	// Verdicts on what nobody knew.
 	Verdicts Verdicts
 	Faulty   []error // what went wrong besides the invariants: processes that ended by themselves, or would not end
@@ -85,6 +88,7 @@ type storm struct {
 	mu      sync.Mutex
 	faulty  []error
 	counts  map[string]int
+	drained []time.Duration
 	freezes []proof.Freeze
 }
 
@@ -134,6 +138,9 @@ func Run(ctx context.Context, cfg Config) (out Outcome, err error) {
 	}
 	out = Outcome{Seed: cfg.Seed, Faults: s.counts, Rest: rest, Report: proof.Check(e), Dir: s.dir}
 	if out.Verdicts, err = s.verdicts(ctx); err != nil {
+		return out, err
+	}
+	if out.Drains, out.HandedOver, err = s.drainsHeld(ctx); err != nil {
 		return out, err
 	}
 	if out.Report.Created < cfg.Intents || out.Total() < cfg.Faults {
@@ -208,6 +215,9 @@ func (s *storm) bringUp(ctx context.Context) (err error) {
 
 // plan is how the ledger misbehaves. What is killed, hung or left open is bounded: each costs a decision.
 func (s *storm) plan() ledger.Plan {
+	if s.cfg.Drill == Drains {
+		return ledger.Plan{Seed: s.cfg.Seed, Witness: 200, PerMille: map[ledger.Behaviour]int{ledger.Refused: 30, ledger.Rejected: 5, ledger.Busy: 20}}
+	}
 	return ledger.Plan{
 		Seed: s.cfg.Seed, Late: 3 * time.Second, Witness: 200,
 		PerMille: map[ledger.Behaviour]int{
@@ -248,7 +258,7 @@ func (s *storm) man(role Role, n int) error {
 	}
 	for range n {
 		s.slots = append(s.slots, &slot{
-			role: role, fault: s.fault,
+			role: role, fault: s.fault, relieved: role == worker && s.cfg.Drill == Drains,
 			begin: func() (*process, error) { return start(role, binary, s.dir, env) },
 		})
 	}

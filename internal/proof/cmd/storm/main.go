@@ -31,7 +31,7 @@ func run(ctx context.Context, args []string, _ io.Reader, stdout, stderr io.Writ
 	flags.StringVar(&cfg.Binary, "binary", "", "another build of this command, which plays workers, relays and reconcilers")
 	flags.DurationVar(&cfg.Bound, "bound", 3*time.Minute, "within which all must be at rest after the last fault")
 	flags.IntVar(&cfg.Intents, "intents", 0, "fail if fewer were created; of a drill: how many are created")
-	drill := flags.String("drill", "", "instead of a storm, kill workers only: probed (a truthful probe decides what nobody knows) or unprobed (nobody does)")
+	drill := flags.String("drill", "", "instead of a storm, kill workers only: probed (a truthful probe decides what nobody knows) or unprobed (nobody does); or drains: ask them to end, under full load, -faults times")
 	flags.IntVar(&cfg.Faults, "faults", 0, "fail if fewer were made")
 	flags.StringVar(&cfg.Dir, "dir", "", "keep logs and journals here; default: a temporary directory, kept only if something is wrong")
 	if err := flags.Parse(args); err != nil {
@@ -67,6 +67,10 @@ func report(out storm.Outcome, w io.Writer) int {
 	v := out.Verdicts
 	fmt.Fprintf(w, "attempts flagged %d; the probe says: %d happened, %d not done and tried again, %d not done and attempts spent; decided by others %d; left flagged %d\n",
 		v.Flagged, v.Happened, v.Retried, v.GaveUp, v.Persons, v.Left)
+	if n := len(out.Drains); n > 0 {
+		fmt.Fprintf(w, "drains %d: half of them within %v, the longest %v; jobs handed over at a safe point %d times\n",
+			n, out.Drains[n/2].Round(10*time.Millisecond), out.Drains[n-1].Round(10*time.Millisecond), out.HandedOver)
+	}
 	fmt.Fprintln(w, out.Report.Line())
 	if err := out.Err(); err != nil {
 		fmt.Fprintf(w, "FAILED: %v; logs and journals are in %s\n", out.Report.Err(), out.Dir)

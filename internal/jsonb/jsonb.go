@@ -1,4 +1,5 @@
-package intent
+// Package jsonb knows what Postgres can keep as jsonb.
+package jsonb
 
 import (
 	"fmt"
@@ -7,7 +8,7 @@ import (
 	"unicode/utf8"
 )
 
-// maxDepth bounds how deep arguments are nested. Postgres parses JSON recursively and runs out of stack at some thousands.
+// maxDepth bounds how deep a value is nested. Postgres parses JSON recursively and runs out of stack at some thousands.
 const maxDepth = 1000
 
 // unstorable says what in valid JSON Postgres cannot keep as jsonb, or nothing: NUL, half a surrogate pair, bytes that are
@@ -106,10 +107,10 @@ func scanNumber(b []byte, start int) (int, string) {
 	return i - 1, ""
 }
 
-// jsonbSize is how many bytes Postgres writes valid JSON in that it can store: the measure of sql/events.sql. It parts members
+// Size is how many bytes Postgres writes valid JSON in that it can store: the measure of sql/events.sql. It parts members
 // and elements by a comma and a space, escapes nothing that need not be, and writes numbers out. Of keys that come twice
 // both are counted.
-func jsonbSize(b []byte) (n int) {
+func Size(b []byte) (n int) {
 	for i := 0; i < len(b); i++ {
 		switch c := b[i]; {
 		case c == ' ' || c == '\t' || c == '\n' || c == '\r':

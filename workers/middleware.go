@@ -1,0 +1,75 @@
+package workers
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"runtime/debug"
+	"time"
+)
+
+// Do carries out one attempt at a job of any kind, whose arguments are JSON.
+type Do func(ctx context.Context, job *Job[json.RawMessage]) error
+
+// Middleware wraps the code of a kind, as the layers of an onion: what it returns is called in place of next, mostly calls next, and
+// sees and may change what that returns, on which the outcome depends. It is called once for each kind, when the pool
+// is made; what it returns may run concurrently with itself.
+//
+// A panic of the handler comes out of next as a *[PanicError]. A panic of the middleware itself is taken for the handler's. So is a nil without a call
+// of next: the job is then done. Arguments are decoded, and held to their schema, within next.
+type Middleware func(next Do) Do
+
+// Use wraps the handlers of all kinds of the mux, also of those that are registered later; the first one is the outermost. Handler.Use adds
+// layers for one kind within these. Probes, recovery functions, hooks and subscriptions are not wrapped. Without any, nothing is
+// wrapped and nothing paid for it.
+func (m *Mux) Use(layers ...Middleware) { m.layers = append(m.layers, layers...) }
+
+// wrap puts the layers around all handlers. It is called once, when the mux is full.
+func (m *Mux) wrap() {
+	m.wrapping.Do(func() {
+		for _, r := range m.kinds {
+			layers := append(append([]Middleware(nil), m.layers...), r.layers...)
+			if len(layers) == 0 {
+				continue
+			}
+			inner := r.do
+			do := Do(func(ctx context.Context, job *Job[json.RawMessage]) (err error) {
+				defer recovered(&err)
+				return inner(ctx, job.attempt)
+			})
+			for i := len(layers) - 1; i >= 0; i-- {
+				do = layers[i](do)
+			}
+			r.do = func(ctx context.Context, a *attempt) error {
+				return do(ctx, &Job[json.RawMessage]{Args: a.Args, attempt: a})
+			}
+		}
+	})
+}
+
+// recovered makes an error of a panic; it is to be deferred.
+func recovered(err *error) {
+	if p := recover(); p != nil {
+		*err = &PanicError{Value: p, Stack: debug.Stack()}
+	}
+}
+
+// Logging is a middleware that writes a line when an attempt begins and one when its handler has returned, with the job's id, tid, kind and
+// attempt, at a level of its own. Without it the engine logs only what did not end well.
+func Logging(level slog.Level) Middleware {
+	return func(next Do) Do {
+		return func(ctx context.Context, job *Job[json.RawMessage]) error {
+			log := job.Log()
+			log.Log(ctx, level, "job: begun", "epoch", job.Epoch())
+			began := time.Now()
+			err := next(ctx, job)
+			took := slog.Duration("took", time.Since(began))
+			if err != nil {
+				log.Log(ctx, level, "job: returned", took, slog.Any("error", err))
+			} else {
+				log.Log(ctx, level, "job: returned", took)
+			}
+			return err
+		}
+	}
+}
