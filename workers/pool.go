@@ -188,7 +188,7 @@ func (p *Pool) Run(ctx context.Context) error {
 	p.cfg.Log.Info("worker: started", "worker", p.id, "kinds", p.mux.names(), "slots", p.cfg.Slots)
 	claimer.run(ctx)
 
-	p.leave() // also where the deliveries ended by themselves
+	p.leave()    // also where the deliveries ended by themselves
 	p.cutShort() // others will ask
 	<-consuming
 	if err := consumer.Close(); err != nil { // what was not acked goes to others now
