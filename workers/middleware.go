@@ -3,6 +3,7 @@ package workers
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"runtime/debug"
 	"time"
@@ -24,7 +25,18 @@ type Middleware func(next Do) Do
 // Use wraps the handlers of all kinds of the mux, also of those that are registered later; the first one is the outermost. Handler.Use adds
 // layers for one kind within these. Probes, recovery functions, hooks and subscriptions are not wrapped. Without any, nothing is
 // wrapped and nothing paid for it.
-func (m *Mux) Use(layers ...Middleware) { m.layers = append(m.layers, layers...) }
+func (m *Mux) Use(layers ...Middleware) {
+	m.layers = append(m.layers, layers...)
+	m.noneNil("Mux.Use", layers)
+}
+
+func (m *Mux) noneNil(where string, layers []Middleware) {
+	for _, layer := range layers {
+		if layer == nil {
+			m.faults = append(m.faults, fmt.Errorf("workers: %s: a Middleware is nil", where))
+		}
+	}
+}
 
 // wrap puts the layers around all handlers. It is called once, when the mux is full.
 func (m *Mux) wrap() {
