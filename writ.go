@@ -99,9 +99,15 @@ func Run(ctx context.Context, pool *pgxpool.Pool, amqpURL string, mux *workers.M
 	}
 	if cfg.Listen != "" {
 		registry.MustRegister(ops.Collector(pool))
-		runs = append(runs, func(ctx context.Context) error {
-			return ops.Serve(ctx, cfg.Listen, ops.Handler(pool, registry, checks), cfg.Log)
-		})
+		serving, stop := context.WithCancel(context.WithoutCancel(ctx)) // until all is drained: a supervisor looks as long
+		defer stop()
+		parts := runs
+		runs = []func(context.Context) error{
+			func(ctx context.Context) error { defer stop(); return together(ctx, parts) },
+			func(context.Context) error {
+				return ops.Serve(serving, cfg.Listen, ops.Handler(pool, registry, checks), cfg.Log)
+			},
+		}
 	}
 	return together(ctx, runs)
 }

@@ -24,6 +24,10 @@ type Kind[T any] struct {
 	// kinds are better apart.
 	Queue string
 
+	// Priority of the kind's hints before those of other kinds, where there is more to do than can be done at once. High and low ones go
+	// through queues of their own: the Queue's name with .hi or .lo after it. Default: Normal.
+	Priority Priority
+
 	// Timeout of one attempt, measured by the worker from before its claim was sent. Then the handler's context is
 	// cancelled. Default 60 s; at least 1 ms.
 	Timeout time.Duration
@@ -56,6 +60,21 @@ type Kind[T any] struct {
 	// MaxArgs bounds the encoded arguments, in bytes. Default 64 KiB; at most 1 MiB.
 	MaxArgs int
 }
+
+// Priority of a kind: in each worker process, where hints of several priorities wait, nine of ten handlers that begin are not of low
+// priority, and seven are of high priority; so a backlog of lower ones does not hold up the higher, and none starves. Where a process has kinds of
+// a higher priority, a tenth of its slots, and one at least, is left to those.
+type Priority int
+
+// The priorities.
+const (
+	Normal Priority = iota
+	High
+	Low
+)
+
+// suffixes of the queues.
+var suffixes = map[Priority]string{Normal: "", High: ".hi", Low: ".lo"}
 
 // Schema is a contract on arguments beyond what T says. It is safe for concurrent use.
 type Schema interface {
@@ -97,7 +116,8 @@ const (
 
 // Settings is a kind's declaration with its defaults filled in and without its type, as workers register it.
 type Settings struct {
-	Name, Queue     string
+	Name, Queue     string // the queue's name is whole: with its priority
+	Priority        Priority
 	Timeout, Settle time.Duration
 	MaxAttempts     int
 	Backoff         Backoff
@@ -111,7 +131,7 @@ type Settings struct {
 // Settings fills in the defaults and reports all faults of the declaration at once, each an *InvalidError.
 func (k Kind[T]) Settings() (Settings, error) {
 	s := Settings{
-		Name: k.Name, Queue: cmp.Or(k.Queue, k.Name),
+		Name: k.Name, Queue: cmp.Or(k.Queue, k.Name) + suffixes[k.Priority], Priority: k.Priority,
 		Timeout: cmp.Or(k.Timeout, DefaultTimeout), Settle: max(0, cmp.Or(k.Settle, DefaultSettle)),
 		MaxAttempts: cmp.Or(k.MaxAttempts, DefaultMaxAttempts),
 		Backoff: Backoff{
@@ -135,6 +155,7 @@ func (k Kind[T]) Settings() (Settings, error) {
 	return s, errors.Join(
 		checkName(k.Name),
 		bad(validQueue(s.Queue), "Queue", fmt.Sprintf("%q is not one", s.Queue), "1 to 200 bytes of letters, digits, and . _ : -"),
+		bad(s.Priority >= Normal && s.Priority <= Low, "Priority", fmt.Sprintf("is %d", s.Priority), "Normal, High or Low"),
 		bad(s.Timeout >= time.Millisecond, "Timeout", fmt.Sprintf("is %v", s.Timeout), "at least 1ms; zero is the default of 60s"),
 		bad(s.MaxAttempts > 0, "MaxAttempts", fmt.Sprintf("is %d", s.MaxAttempts), "at least 1; zero is the default of 10"),
 		bad(s.Backoff.Min > 0 && s.Backoff.Max >= s.Backoff.Min && s.Backoff.Factor >= 1 && s.Backoff.Factor <= 1000, "Backoff",

@@ -29,12 +29,15 @@ type claimer struct {
 	limits  map[string]int     // what the consumer was told of queues with another one
 	held    []*valve           // hints wait at these, and only these
 	tended  time.Time          // when the valves were last looked after
+
+	ranked bool // there are kinds of more than one priority
+	turn   int  // whose it is, of turns
 }
 
 func newClaimer(p *Pool, installation uuid.UUID, consumer *rabbit.Consumer, intakes map[string]*intake) *claimer {
 	return &claimer{
 		Pool: p, installation: installation, consumer: consumer, deliveries: consumer.Deliveries(), spent: newSpent(), strangers: strangers{},
-		intakes: intakes, usual: min(p.cfg.Slots, maxPrefetch),
+		intakes: intakes, usual: min(p.cfg.Slots, maxPrefetch), ranked: p.mux.ranked(),
 	}
 }
 
@@ -117,7 +120,10 @@ func (c *claimer) gather(ctx context.Context, free int) bool {
 			c.waiting = append(c.waiting, hint{Hint: h})
 		}
 	}
-	for len(c.waiting) < free && c.receive() {
+	for (c.ranked || len(c.waiting) < free) && c.receive() {
+	}
+	if c.ranked {
+		c.waiting, c.turn = inTurn(c.waiting, free, c.turn, c.priority)
 	}
 	return true
 }

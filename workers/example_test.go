@@ -2,8 +2,10 @@ package workers_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -128,3 +130,79 @@ func ExampleSubscribe() {
 	// workers: Config.Application is missing; subscriptions without a kind beside them do not tell whose they are
 	// <nil>
 }
+
+type billArgs struct {
+	Customers []int64 `json:"customers"`
+}
+
+// Bill is a long job of many steps.
+var Bill = intent.Kind[billArgs]{Name: "shop.month.bill", Timeout: 10 * time.Minute}
+
+func bill(context.Context, int64, string) error { return nil }
+
+// A long job says where nothing of it is half done. A worker that shuts down hands it over there, and the next one goes on.
+func ExampleJob_SafePoint() {
+	mux := workers.NewMux()
+	workers.Handle(mux, Bill, workers.Handler[billArgs]{
+		MaxExtend: 12 * time.Hour,
+		Do: func(ctx context.Context, job *workers.Job[billArgs]) error {
+			var done int // customers that are billed
+			if _, err := job.Progress(ctx, &done); err != nil {
+				return err
+			}
+			for ; done < len(job.Args.Customers); done++ {
+				if err := job.Extend(ctx, 5*time.Minute); err != nil { // for this step, from now
+					return err
+				}
+				if err := bill(ctx, job.Args.Customers[done], fmt.Sprint(job.Key(), ".", done)); err != nil {
+					return err
+				}
+				if err := job.SafePoint(ctx, done+1); err != nil {
+					return err
+				}
+			}
+			return job.Result(map[string]int{"billed": done})
+		},
+	})
+	pool, err := pgxpool.New(context.Background(), "postgres:///app")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer pool.Close()
+	_, err = workers.New(pool, "amqp://localhost/", mux, workers.Config{
+		OnFailure: func(ctx context.Context, f workers.Failure) {
+			slog.Error("attempt failed", "kind", f.Kind, "id", f.ID, "why", f.Why, "error", f.Err)
+		},
+	})
+	fmt.Println(err)
+	// Output: <nil>
+}
+
+// A layer around every handler of the mux: it sees what they return, and may change it.
+func ExampleMux_Use() {
+	mux := workers.NewMux()
+	mux.Use(workers.Logging(slog.LevelDebug), func(next workers.Do) workers.Do {
+		return func(ctx context.Context, job *workers.Job[json.RawMessage]) error {
+			err := next(ctx, job)
+			if errors.Is(err, errMaintenance) {
+				return workers.Snooze(time.Minute)
+			}
+			return err
+		}
+	})
+	workers.Handle(mux, Warm, workers.Handler[cacheArgs]{
+		Do: func(context.Context, *workers.Job[cacheArgs]) error { return errMaintenance },
+	})
+	pool, err := pgxpool.New(context.Background(), "postgres:///app")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer pool.Close()
+	_, err = workers.New(pool, "amqp://localhost/", mux, workers.Config{})
+	fmt.Println(err)
+	// Output: <nil>
+}
+
+var errMaintenance = errors.New("down for maintenance")

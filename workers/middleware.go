@@ -3,9 +3,12 @@ package workers
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"runtime/debug"
 	"time"
+
+	"github.com/writhq/writ/intent"
 )
 
 // Do carries out one attempt at a job of any kind, whose arguments are JSON.
@@ -22,7 +25,18 @@ type Middleware func(next Do) Do
 // Use wraps the handlers of all kinds of the mux, also of those that are registered later; the first one is the outermost. Handler.Use adds
 // layers for one kind within these. Probes, recovery functions, hooks and subscriptions are not wrapped. Without any, nothing is
 // wrapped and nothing paid for it.
-func (m *Mux) Use(layers ...Middleware) { m.layers = append(m.layers, layers...) }
+func (m *Mux) Use(layers ...Middleware) {
+	m.layers = append(m.layers, layers...)
+	m.noneNil("Mux.Use", layers)
+}
+
+func (m *Mux) noneNil(where string, layers []Middleware) {
+	for _, layer := range layers {
+		if layer == nil {
+			m.faults = append(m.faults, fmt.Errorf("workers: %s: a Middleware is nil", where))
+		}
+	}
+}
 
 // wrap puts the layers around all handlers. It is called once, when the mux is full.
 func (m *Mux) wrap() {
@@ -69,6 +83,30 @@ func Logging(level slog.Level) Middleware {
 			} else {
 				log.Log(ctx, level, "job: returned", took)
 			}
+			return err
+		}
+	}
+}
+
+// Span begins a span of a tracing library around an attempt: as a child of the traceparent that job.Trace returns, if that is not empty. It
+// returns the handler's context with the span in it, the span's own W3C traceparent, and what ends the span with the handler's
+// error.
+type Span func(ctx context.Context, job *Job[json.RawMessage]) (inside context.Context, traceparent string, end func(error))
+
+// Tracing is a middleware that puts a span around each attempt; what the job creates and publishes inherits the span's
+// traceparent in place of the intent's. It links no tracing library: docs/kinds.md has the few lines for OpenTelemetry.
+func Tracing(begin Span) Middleware {
+	return func(next Do) Do {
+		return func(ctx context.Context, job *Job[json.RawMessage]) error {
+			ctx, traceparent, end := begin(ctx, job)
+			err := errGone // unless it returns
+			defer func() { end(err) }()
+			if traceparent != "" {
+				cause := intent.CauseOf(ctx)
+				cause.Trace = traceparent
+				ctx = intent.WithCause(ctx, cause)
+			}
+			err = next(ctx, job)
 			return err
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/writhq/writ/intent"
 	"github.com/writhq/writ/internal/testkit"
 	"github.com/writhq/writ/workers"
 )
@@ -239,5 +240,42 @@ func TestOnFailureHangs(t *testing.T) {
 	stop()
 	if took := time.Since(began); took > 4*time.Second {
 		t.Errorf("the end took %v", took)
+	}
+}
+
+// TestTracing: what a job creates is a child of its attempt's span, and that of the trace which the job was created with.
+func TestTracing(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	const above, span = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "00-4bf92f3577b34da6a3ce929d0e0e4736-b7ad6b7169203331-01"
+	var l trail
+	child := job
+	child.Name = "test.job.child"
+	b.workWith(workers.Config{}, func(mux *workers.Mux) {
+		mux.Use(workers.Tracing(func(ctx context.Context, j *workers.Job[json.RawMessage]) (context.Context, string, func(error)) {
+			l.note("begin under " + j.Trace())
+			return ctx, span, func(err error) { l.note(fmt.Sprintf("end: %v", err)) }
+		}))
+		workers.Handle(mux, job, workers.Handler[args]{Do: func(ctx context.Context, j *workers.Job[args]) error {
+			if j.Args.N == 2 {
+				panic("in the span")
+			}
+			_, err := child.CreateAlone(ctx, b.db, args{7}, intent.Opts{})
+			return err
+		}})
+	})
+	ctx := intent.WithCause(context.Background(), intent.Cause{Trace: above})
+	created, err := job.CreateAlone(ctx, b.db, args{1}, intent.Opts{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.await(created.ID, "sent")
+	if got := testkit.Value[string](t, b.db, "SELECT trace FROM writ.intents WHERE kind = $1 AND parent_id = $2", child.Name, created.ID); got != span {
+		t.Errorf("the child's trace is %s; want that of the span", got)
+	}
+	b.await(b.create(job, 2), "ambiguous")
+	want := []string{"begin under " + above, "end: <nil>", "begin under ", "end: panic: in the span"}
+	if diff := cmp.Diff(want, l.steps); diff != "" {
+		t.Errorf("spans (-want +got):\n%s", diff)
 	}
 }

@@ -98,6 +98,7 @@ func Handle[T any](m *Mux, kind intent.Kind[T], h Handler[T]) {
 	if err != nil {
 		m.faults = append(m.faults, fmt.Errorf("workers: kind %s: %w", kind.Name, err))
 	}
+	m.noneNil("kind "+kind.Name+": Handler.Use", h.Use)
 	if h.MaxExtend < 0 {
 		m.faults = append(m.faults, fmt.Errorf("workers: kind %s: Handler.MaxExtend is %v; it must not be negative", kind.Name, h.MaxExtend))
 	}

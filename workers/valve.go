@@ -1,6 +1,7 @@
 package workers
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -115,8 +116,9 @@ func (v *valve) most(n int) int {
 // openValves makes a valve for each kind, with the gates that its declaration asks for.
 func (p *Pool) openValves() {
 	p.valves = make(map[string]*valve, len(p.mux.kinds))
+	reserves := p.reserves()
 	for name, kind := range p.mux.kinds {
-		v := &valve{kind: kind}
+		v := &valve{kind: kind, gates: slices.Clone(reserves[kind.Priority])}
 		if kind.slots > 0 {
 			v.gates = append(v.gates, &places{total: kind.slots, stir: p.stir})
 		}

@@ -85,7 +85,7 @@ moved), 6 bulk partly done, 7 doctor found something, 130 interrupted.`,
 			root.AddCommand(verb)
 		}
 	}
-	add("look", a.listCommand(), a.getCommand(), a.whyCommand(), a.timelineCommand(), a.treeCommand(), a.auditCommand(), a.doctorCommand())
+	add("look", a.listCommand(), a.getCommand(), a.whyCommand(), a.timelineCommand(), a.treeCommand(), a.auditCommand(), a.workersCommand(), a.doctorCommand())
 	add("act", a.createCommand())
 	for _, v := range verdicts {
 		add("act", a.verdictCommand(v))

@@ -205,3 +205,34 @@ func TestDo_Job(t *testing.T) {
 		t.Errorf("no share: %v", err)
 	}
 }
+
+// TestSafePoints: a handler goes on from the progress that it is given, hands over at its first safe point when its worker shuts
+// down, and its result and progress can be looked at.
+func TestSafePoints(t *testing.T) {
+	t.Parallel()
+	kind := intent.Kind[struct{}]{Name: "shop.month.close"}
+	handler := workers.Handler[struct{}]{
+		MaxExtend: time.Hour,
+		Do: func(ctx context.Context, job *workers.Job[struct{}]) error {
+			var done int
+			if _, err := job.Progress(ctx, &done); err != nil {
+				return err
+			}
+			for done < 3 {
+				done++
+				if err := errors.Join(job.Extend(ctx, time.Minute), job.SafePoint(ctx, done)); err != nil {
+					return err
+				}
+			}
+			return job.Result([]int{done})
+		},
+	}
+	r := intenttest.Do(t, kind, handler, intenttest.Job[struct{}]{Draining: true})
+	if r.Status != "scheduled" || r.Delay != 0 || string(r.Progress) != "1" || !errors.Is(r.Err, workers.ErrHandOver) {
+		t.Errorf("draining: %+v", r)
+	}
+	r = intenttest.Do(t, kind, handler, intenttest.Job[struct{}]{Progress: 2})
+	if r.Status != "sent" || string(r.Progress) != "3" || string(r.Result) != "[3]" {
+		t.Errorf("from its progress: %+v", r)
+	}
+}

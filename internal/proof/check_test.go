@@ -59,12 +59,27 @@ func legal() map[string]Evidence {
 		"not due, let go on": edit(fabricate("manual").create().quarantine(fenced).verdict("cancelled", "cancel", "ann").rest(), func(e *Evidence) {
 			e.Changes[1].RunAt = e.Changes[1].At.Add(time.Hour)
 		}),
+		"handed over at a safe point": stepped(fabricate("manual").create().attempt(ledger.Done, SaidOver).snoozed().attempt(ledger.Done, SaidDone).outcome("sent", "succeeded").rest(), 1, 2),
 		"overslept": edit(twice(), func(e *Evidence) {
 			late := e.Changes[1].DeadlineAt.Add(settle + time.Second)
 			e.Visits[0].Recorded = &late
 			e.Freezes = []Freeze{{PID: pid, From: e.Visits[0].At, To: late}}
 		}),
 	}
+}
+
+// stepped makes a history that of a job of two steps, each call one of them.
+func stepped(e Evidence, steps ...int) Evidence {
+	const kind = "proof.test.stepped"
+	e.Steps, e.Hooked[kind] = map[string]int{kind: 2}, true
+	e.Kinds[0].Name, e.Rows[0].Kind = kind, kind
+	for i := range e.Changes {
+		e.Changes[i].Kind = kind
+	}
+	for i, step := range steps {
+		e.Visits[i].Step, e.Visits[i].Kind = step, kind
+	}
+	return e
 }
 
 // twice is a person's retry of what was done after all.
@@ -88,7 +103,7 @@ func TestCheck_legal(t *testing.T) {
 		}
 	}
 	r := Check(together(all...))
-	want := Report{Created: 23, Sent: 18, Error: 2, Cancelled: 2, Undecided: 1, Flagged: 14, Late: 2, Overslept: 1}
+	want := Report{Created: 24, Sent: 19, Error: 2, Cancelled: 2, Undecided: 1, Flagged: 14, Late: 2, Overslept: 1}
 	if diff := cmp.Diff(want, r); diff != "" {
 		t.Errorf("all together (-want +got):\n%s", diff)
 	}
@@ -122,6 +137,11 @@ func TestCheck_violations(t *testing.T) {
 		{"a start before its claim", "sent", func(e *Evidence) { e.Runs[0].At = e.Changes[1].At.Add(-time.Millisecond) }, []string{"I2"}, "started at"},
 		{"a claim that nobody can see", "sent", func(e *Evidence) { e.Visits[0].Claim = ledger.Missing }, []string{"I2"}, "could see"},
 		{"an asynchronous claim", "sent", func(e *Evidence) { e.Changes[1].Synchronous = "off" }, []string{"I2"}, "asynchronously"},
+
+		{"a step done twice", "handed over at a safe point", func(e *Evidence) { e.Visits[1].Step = 1 }, []string{"I6", "I7"}, "done 2 times"},
+		{"a step left out", "handed over at a safe point", func(e *Evidence) { e.Visits = e.Visits[:1] }, []string{"I7"}, "1 of 2 steps"},
+		{"not handed over at a safe point", "handed over at a safe point", func(e *Evidence) { e.Steps = nil }, []string{"I6"}, "it was done"},
+		{"a step called twice", "handed over at a safe point", func(e *Evidence) { e.Visits[1].Epoch, e.Visits[1].Step = 1, 1 }, []string{"I3", "I6", "I7"}, "called 2"},
 
 		{"started twice", "sent", func(e *Evidence) { e.Runs = append(e.Runs, e.Runs[0]) }, []string{"I3"}, "2 handlers"},
 		{"called twice", "stopped", func(e *Evidence) { e.Visits = append(e.Visits, e.Visits[0]) }, []string{"I3"}, "called 2"},

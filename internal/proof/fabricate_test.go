@@ -189,7 +189,7 @@ func (f *fabric) rest() Evidence {
 // together joins evidences, as of one database.
 func together(all ...Evidence) Evidence {
 	out := Evidence{
-		Acks: []Ack{}, Runs: []Run{}, Hints: []Hint{}, Ended: map[uuid.UUID]End{}, Receipts: map[uuid.UUID]int{}, Hooked: map[string]bool{},
+		Acks: []Ack{}, Runs: []Run{}, Hints: []Hint{}, Ended: map[uuid.UUID]End{}, Receipts: map[uuid.UUID]int{}, Hooked: map[string]bool{}, Steps: map[string]int{},
 		Rest: &Rest{},
 	}
 	for _, e := range all {
@@ -198,6 +198,7 @@ func together(all ...Evidence) Evidence {
 		out.Runs, out.Hints, out.Freezes = append(out.Runs, e.Runs...), append(out.Hints, e.Hints...), append(out.Freezes, e.Freezes...)
 		maps.Copy(out.Ended, e.Ended)
 		maps.Copy(out.Receipts, e.Receipts)
+		maps.Copy(out.Steps, e.Steps)
 		for kind := range e.Hooked {
 			out.Hooked[kind] = true
 		}

@@ -3,6 +3,10 @@
 -- name: Get
 SELECT to_jsonb(s) FROM writ.status s WHERE s.id = $1;
 
+-- name: Workers
+SELECT to_jsonb(w) || jsonb_build_object('status', CASE WHEN heartbeat_at + ttl <= clock_timestamp() THEN 'dead' WHEN draining THEN 'draining' ELSE 'alive' END)
+FROM writ.workers w ORDER BY host COLLATE "C", pid, id;
+
 -- name: Why
 SELECT writ.why($1);
 
