@@ -13,11 +13,14 @@ import (
 // deadline counts from there, so that it never lies behind the database's. A claim that came back too late, to a
 // process that must be taken for dead, or to one that is to end, is not run: it is given back as not done, with no attempt
 // spent.
-func (p *Pool) start(c store.Claimed, sent time.Time) {
+func (p *Pool) start(c store.Claimed, sent time.Time, through pass) {
 	v := p.valves[c.Kind]
 	kind := v.kind
+	if v.breaker == nil {
+		through = 0 // a hint written by hand may name another kind
+	}
 	a := &attempt{
-		Claimed: c, kind: kind, valve: v, worker: p.id, deadline: sent.Add(kind.Timeout), started: time.Now(),
+		Claimed: c, kind: kind, valve: v, pass: through, worker: p.id, deadline: sent.Add(kind.Timeout), started: time.Now(),
 		logger: p.cfg.Log, desk: p.store, patience: p.cfg.TTL, draining: &p.draining,
 	}
 	if kind.maxExtend > 0 {
@@ -37,7 +40,7 @@ func (p *Pool) start(c store.Claimed, sent time.Time) {
 			a.clock.cancel()
 		}
 		a.returned.Store(true)
-		v.giveBack(1)
+		v.giveBack(1, through)
 		p.slots.returned(1)
 		p.finisher.submit(a, store.Outcome{ID: c.ID, Epoch: c.Epoch, Event: store.Retried, Free: true, Why: why})
 		return
@@ -54,6 +57,7 @@ func (p *Pool) attend(a *attempt) {
 	defer func() { // deferred, for a handler may end its goroutine (runtime.Goexit)
 		if !returned {
 			o, a.failure = judgeSafely(p.handlers, a, errGone)
+			a.note(failing)
 		}
 		a.returned.Store(true)
 		a.valve.ended(1)
@@ -79,6 +83,7 @@ func (p *Pool) execute(a *attempt) store.Outcome {
 	}
 
 	o, err := judgeSafely(ctx, a, err)
+	a.note(meaningOf(ctx, err))
 	p.metrics.kinds[a.Kind].ran(o.Event, took)
 	if err != nil {
 		a.failure = err
@@ -89,6 +94,13 @@ func (p *Pool) execute(a *attempt) store.Outcome {
 		}
 	}
 	return o
+}
+
+// note tells the kind's breaker what the end of the attempt says of the outside system; the first word counts.
+func (a *attempt) note(m meaning) {
+	if a.pass > 0 && !a.noted.Swap(true) {
+		a.valve.breaker.note(a.pass, m)
+	}
 }
 
 // judgeSafely judges an error that may itself panic when it is asked, as a typed nil pointer does: it must not take the
