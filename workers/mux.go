@@ -160,7 +160,7 @@ type registration struct {
 	class   string
 	effect  EffectMode
 	layers  []Middleware
-	slots   int             // places in one process; 0: any number
+	slots   int // places in one process; 0: any number
 	breaker Breaker
 	schema  json.RawMessage // of the arguments; nil: not known
 	do      func(ctx context.Context, a *attempt) error
