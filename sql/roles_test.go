@@ -319,7 +319,7 @@ func relayWork(t *testing.T, o *store.Outbox) {
 	if err != nil || !due {
 		t.Errorf("Peek: %v, %v", due, err)
 	}
-	_, err = o.Routes(ctx)
+	_, _, err = o.Routes(ctx)
 	must(t, "Routes", err)
 	taken, err := o.Take(ctx, time.Unix(0, 0), time.Now().Add(time.Hour), 10)
 	if err != nil || len(taken.Rows) != 1 {
