@@ -465,7 +465,7 @@ func look(t *testing.T, pool *pgxpool.Pool, id uuid.UUID) {
 	must(t, "Timeline", err)
 	_, err = intent.Tree(ctx, pool, id)
 	must(t, "Tree", err)
-	_, err = intent.ListUnsettled(ctx, pool, "", "", 10)
+	_, err = intent.ListUnsettled(ctx, pool, intent.UnsettledFilter{Error: "x", Limit: 10})
 	must(t, "ListUnsettled", err)
 	_, err = store.New(pool).Settings(ctx)
 	must(t, "Settings", err)
