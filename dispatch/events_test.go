@@ -3,6 +3,7 @@ package dispatch_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -151,6 +152,67 @@ func TestEvent_exchange(t *testing.T) {
 	testkit.Until(t, 10*time.Second, "it is published, to a new exchange", func() (bool, string) { return b.outbox() == 1, fmt.Sprint(b.outbox()) })
 	if err := b.ch.ExchangeDeclarePassive(exchange, "fanout", true, false, false, false, nil); err != nil {
 		t.Errorf("the exchange: %v", err)
+	}
+}
+
+// TestEvent_lost: an event does not go to nobody where a subscriber was, or is to be: where its exchange is deleted, or its
+// binding, and where a subscription of the same database is not there yet.
+func TestEvent_lost(t *testing.T) {
+	t.Parallel()
+	for name, lose := range map[string]func(b *bench, exchange, queue string) error{
+		"exchange": func(b *bench, exchange, _ string) error { return b.ch.ExchangeDelete(exchange, false, false) },
+		"binding":  func(b *bench, exchange, queue string) error { return b.ch.QueueUnbind(queue, "", exchange, nil) },
+		"declared": nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			e := someEvent("placed")
+			exchange := "writ.event." + e.Name
+			bind := func() {
+				t.Helper()
+				if err := errors.Join(b.ch.ExchangeDeclare(exchange, "fanout", true, false, false, false, nil), b.ch.QueueBind(e.Name, "", exchange, false, nil)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if _, err := b.ch.QueueDeclare(e.Name, false, false, true, false, nil); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = b.ch.ExchangeDelete(exchange, false, false) })
+			in, err := b.ch.Consume(e.Name, "", true, true, false, false, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := "held back until"
+			if lose == nil {
+				b.db.Run(t, "INSERT INTO writ.subscriptions (name, event, queue) VALUES ('shop/' || $1::text || '/count', $1, 'somewhere')", e.Name)
+				want = "/count: start its worker"
+			}
+			b.relay(b.db.URL, testkit.AMQPURL(t))
+			if lose != nil {
+				bind()
+				b.tell(e, order{ID: 1}, intent.EventOpts{})
+				<-in
+				if err := lose(b, exchange, e.Name); err != nil {
+					t.Fatal(err)
+				}
+			}
+			id := b.tell(e, order{ID: 2}, intent.EventOpts{})
+			testkit.Until(t, 20*time.Second, "it is held back", func() (bool, string) {
+				why := testkit.Value[string](t, b.db, "SELECT coalesce(max(last_error), '') FROM writ.outbox")
+				return strings.Contains(why, want), why
+			})
+			bind()
+			select {
+			case d := <-in:
+				if d.MessageId != id.String() {
+					t.Errorf("%s came", d.MessageId)
+				}
+			case <-time.After(60 * time.Second):
+				t.Fatal("it did not come")
+			}
+			b.awaitEmptyOutbox()
+		})
 	}
 }
 

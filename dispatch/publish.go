@@ -33,14 +33,22 @@ func (s *session) publish(ctx context.Context, taken *store.Taken) (int, error) 
 	}
 	sendErr := s.send(sending, parcels, func(p parcel, fate rabbit.Fate, why error) {
 		switch {
-		case fate == rabbit.Confirmed:
+		case fate == rabbit.Returned && isEvent(p) && s.miss(p):
+			s.metrics.returned.Add(float64(len(p.refs)))
+			refuse(p, s.heldBack(p))
+		case fate == rabbit.Confirmed, fate == rabbit.Returned && isEvent(p): // to nobody, as nobody subscribes
+			if isEvent(p) {
+				s.fanout(p.message.Exchange).led = fate == rabbit.Confirmed
+			}
 			published = append(published, p.refs...)
 			s.metrics.published.Add(float64(len(p.refs)))
 		case fate == rabbit.Returned:
 			s.metrics.returned.Add(float64(len(p.refs)))
 			refuse(p, "no such queue: no worker ever declared "+p.message.Key)
 		case why != nil:
-			delete(s.exchanges, p.message.Exchange) // it may be gone
+			if isEvent(p) {
+				s.fanout(p.message.Exchange).declared = false // it may be gone
+			}
 			s.metrics.refused.Add(float64(len(p.refs)))
 			refuse(p, why.Error())
 		}

@@ -24,6 +24,7 @@ type Relay struct {
 	metrics   *metrics
 	publisher atomic.Pointer[rabbit.Publisher]
 	problem   atomic.Pointer[string] // why the database side does not run; nil: it does
+	fanouts   map[string]*fanout     // by exchange; only the session's goroutine touches it
 }
 
 // New returns a relay that does nothing until Run. pool is only asked for its configuration and the settings: the relay
@@ -36,7 +37,7 @@ func New(pool *pgxpool.Pool, amqpURL string, cfg Config) (*Relay, error) {
 	if err := store.CheckPool(pool); err != nil {
 		return nil, fmt.Errorf("dispatch: %w", err)
 	}
-	r := &Relay{cfg: cfg, pool: pool, amqpURL: amqpURL, metrics: newMetrics(cfg.Metrics)}
+	r := &Relay{cfg: cfg, pool: pool, amqpURL: amqpURL, metrics: newMetrics(cfg.Metrics), fanouts: map[string]*fanout{}}
 	r.setProblem(errors.New("not running"))
 	return r, nil
 }
@@ -140,9 +141,9 @@ type session struct {
 	publisher    *rabbit.Publisher
 	installation uuid.UUID
 
-	routes    map[string]store.Route
-	routesAt  time.Time
-	exchanges map[string]bool // of events, that were declared
+	routes     map[string]store.Route
+	routesAt   time.Time
+	subscribed map[string]string // by event: a subscription of this database
 
 	learning bool // a backlog travels singly because the typical run time of its kind is not known
 
@@ -287,10 +288,11 @@ func (s *session) stale() bool {
 // refresh reads the declared kinds again. Hints of a kind that was declared meanwhile need not wait out their backoff.
 func (s *session) refresh(ctx context.Context) error {
 	before := s.routes
-	routes, err := s.outbox.Routes(ctx)
+	routes, subscribed, err := s.outbox.Routes(ctx)
 	if err != nil {
 		return err
 	}
+	s.subscribed = subscribed
 	s.routes, s.routesAt, s.learning = routes, time.Now(), false
 	if before == nil {
 		return nil

@@ -27,10 +27,23 @@ type Unsettled struct {
 	Data         string          `json:"data"`    // the body; empty if it is not UTF-8
 }
 
-// ListUnsettled lists them, the oldest first, of one subscription, or of all if that is empty; of one status, or of both.
-// Errors: ErrNoSchema, or the database's.
-func ListUnsettled(ctx context.Context, db DB, subscription, status string, limit int) ([]Unsettled, error) {
-	rows, err := db.Query(ctx, writsql.Statement("Unsettled"), subscription, status, limit)
+// UnsettledFilter chooses among them. Zero fields do not narrow it.
+type UnsettledFilter struct {
+	Subscription string // application/event/name
+	Type         string // the event's name
+	Status       string // retrying or dead
+	Error        string // an error text, or its fingerprint: all that differ in numbers, ids, addresses and quoted strings only
+	Limit        int    // at most so many; zero: all
+	KeysOnly     bool   // without Headers and Data
+}
+
+// ListUnsettled lists those that a filter chooses, the oldest first. Errors: ErrNoSchema, or the database's.
+func ListUnsettled(ctx context.Context, db DB, f UnsettledFilter) ([]Unsettled, error) {
+	var limit *int
+	if f.Limit > 0 {
+		limit = &f.Limit
+	}
+	rows, err := db.Query(ctx, writsql.Statement("Unsettled"), f.Subscription, f.Status, limit, f.Type, f.Error, f.KeysOnly)
 	if err != nil {
 		return nil, fmt.Errorf("list unsettled events: %w", explain(err, nil))
 	}

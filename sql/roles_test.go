@@ -319,7 +319,7 @@ func relayWork(t *testing.T, o *store.Outbox) {
 	if err != nil || !due {
 		t.Errorf("Peek: %v, %v", due, err)
 	}
-	_, err = o.Routes(ctx)
+	_, _, err = o.Routes(ctx)
 	must(t, "Routes", err)
 	taken, err := o.Take(ctx, time.Unix(0, 0), time.Now().Add(time.Hour), 10)
 	if err != nil || len(taken.Rows) != 1 {
@@ -465,7 +465,7 @@ func look(t *testing.T, pool *pgxpool.Pool, id uuid.UUID) {
 	must(t, "Timeline", err)
 	_, err = intent.Tree(ctx, pool, id)
 	must(t, "Tree", err)
-	_, err = intent.ListUnsettled(ctx, pool, "", "", 10)
+	_, err = intent.ListUnsettled(ctx, pool, intent.UnsettledFilter{Error: "x", Limit: 10})
 	must(t, "ListUnsettled", err)
 	_, err = store.New(pool).Settings(ctx)
 	must(t, "Settings", err)

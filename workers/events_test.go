@@ -511,6 +511,65 @@ func TestSubscribe_drained(t *testing.T) {
 	e.awaitIntents(kindOf("greet").Name, 5)
 }
 
+// TestSubscribe_unbound: a subscription's exchange, and its binding, are deleted while it is connected; nothing is lost.
+func TestSubscribe_unbound(t *testing.T) {
+	t.Parallel()
+	e := settle(t)
+	e.listen(e.db.URL, testkit.AMQPURL(t), greets("greet"))
+	e.tell(1)
+	e.awaitIntents(kindOf("greet").Name, 1)
+	exchange := rabbit.EventExchange(e.event.Name)
+	if err := e.ch.ExchangeDelete(exchange, false, false); err != nil {
+		t.Fatal(err)
+	}
+	e.tell(2)
+	e.awaitIntents(kindOf("greet").Name, 2)
+	if err := e.ch.QueueUnbind(e.queue("greet"), "", exchange, nil); err != nil {
+		t.Fatal(err)
+	}
+	e.tell(3)
+	e.awaitIntents(kindOf("greet").Name, 3)
+}
+
+// TestSubscribe_retries: what failed together is tried again without delay, as fast as its places allow, and those that come from
+// the broker have theirs meanwhile.
+func TestSubscribe_retries(t *testing.T) {
+	t.Parallel()
+	e := settle(t)
+	var mended atomic.Bool
+	var trying, most atomic.Int32
+	s := greets("greet")
+	do := s.Do
+	s.MaxAttempts, s.Backoff = 1000, intent.Backoff{Min: time.Hour, Max: time.Hour}
+	s.Do = func(ctx context.Context, ev workers.Event[user]) ([]intent.New, error) {
+		if ev.Data.N < 400 {
+			if !mended.Load() {
+				return nil, errors.New("not yet")
+			}
+			most.Store(max(most.Load(), trying.Add(1)))
+			defer trying.Add(-1)
+		}
+		return do(ctx, ev)
+	}
+	e.listen(e.db.URL, testkit.AMQPURL(t), s)
+	for n := range 400 {
+		e.tell(n)
+	}
+	testkit.Until(t, 60*time.Second, "all have failed", func() (bool, string) {
+		n := testkit.Value[int](t, e.db, "SELECT count(*) FROM writ.unsettled")
+		return n == 400, fmt.Sprint(n)
+	})
+	mended.Store(true)
+	e.db.Run(t, "UPDATE writ.inbox SET due_at = now()")
+	for n := range 100 {
+		e.tell(400 + n)
+	}
+	e.awaitIntents(kindOf("greet").Name, 500) // within a minute: at 4 a second it was 100 s
+	if n := most.Load(); n > 4 {
+		t.Errorf("%d of 8 places were taken by those that failed before; want at most 4", n)
+	}
+}
+
 // TestSubscribe_slow: one subscription that hangs does not slow another.
 func TestSubscribe_slow(t *testing.T) {
 	t.Parallel()

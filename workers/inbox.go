@@ -45,15 +45,13 @@ func (l *line) write() {
 // has from the broker goes back when the connection is closed.
 func (l *line) giveBack() {
 	l.mu.Lock()
-	left := l.waiting
-	l.waiting = nil
+	left := l.again
+	l.again = nil
 	l.mu.Unlock()
 	var due []store.Arrival
 	for _, a := range left {
-		if a.delivery == nil {
-			source, id := a.letter.identity()
-			due = append(due, store.Arrival{Subscription: l.full(l.s.application), Source: source, EventID: id, Failures: a.failures})
-		}
+		source, id := a.letter.identity()
+		due = append(due, store.Arrival{Subscription: l.full(l.s.application), Source: source, EventID: id, Failures: a.failures})
 	}
 	if len(due) == 0 {
 		return
@@ -74,7 +72,9 @@ func (l *line) settle(batch []verdict) {
 		switch {
 		case v.back:
 			l.mu.Lock()
-			l.waiting = append(l.waiting, v.arrival) // it ends with those that were not begun
+			if v.delivery == nil {
+				l.again = append(l.again, v.arrival) // it ends with those that were not begun
+			}
 			l.mu.Unlock()
 		case v.err != nil:
 			failed = append(failed, v)
@@ -142,7 +142,12 @@ const giveBackAfter = 5 * time.Second
 func (l *line) retried() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.retries--
+	if l.retries--; l.retries <= (inboxAhead-1)*l.share() {
+		select {
+		case l.s.room <- struct{}{}:
+		default:
+		}
+	}
 }
 
 // persist repeats a unit of work while the database is away, or closed to it. What the server itself broke off, or did not
@@ -214,11 +219,17 @@ func (l *line) create(ctx context.Context, batch []verdict) error {
 	err := l.s.store.Settle(ctx, arrivals, func(ctx context.Context, tx pgx.Tx, which []int) error {
 		fresh = len(which)
 		for _, i := range which {
+			batch[i].fresh = true
 			if len(batch[i].news) == 0 {
 				continue
 			}
-			if _, err := intent.CreateAll(l.cause(ctx, batch[i].event), tx, batch[i].news); err != nil {
+			created, err := intent.CreateAll(l.cause(ctx, batch[i].event), tx, batch[i].news)
+			if err != nil {
 				return err
+			}
+			batch[i].created = nil
+			for _, c := range created {
+				batch[i].created = append(batch[i].created, c.ID)
 			}
 		}
 		return nil

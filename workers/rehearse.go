@@ -21,14 +21,51 @@ func init() {
 			return nil, fmt.Errorf("workers: %T is no *workers.Mux", mux)
 		}
 		m.wrap()
-		return &rehearsed{m, log}, m.check()
+		application, err := m.belong(m.rehearsing())
+		return &rehearsed{m, application, log}, errors.Join(err, m.check())
 	}
 }
 
 // rehearsed runs the handlers of a mux one at a time, in the goroutine of a test, by the same code as a pool.
 type rehearsed struct {
-	mux *Mux
-	log *slog.Logger
+	mux         *Mux
+	application string
+	log         *slog.Logger
+}
+
+// rehearsing names the application of a mux that has subscriptions only, for nobody else does in a test.
+func (m *Mux) rehearsing() string {
+	if len(m.kinds) == 0 {
+		return "test"
+	}
+	return ""
+}
+
+func (r *rehearsed) Application() string { return r.application }
+
+func (r *rehearsed) Deliver(ctx context.Context, s *store.Store, event string, headers map[string]any, body []byte) ([]rehearsal.Delivered, error) {
+	p := &Pool{cfg: Config{Log: r.log, TTL: 10 * time.Second}, application: r.application, handlers: ctx, settling: ctx, metrics: newMetrics(nil, nil)}
+	var out []rehearsal.Delivered
+	for _, one := range r.mux.subscriptions {
+		if one.event != event {
+			continue
+		}
+		l := newLine(&subscriber{Pool: p, store: s}, one)
+		v := []verdict{l.attend(arrival{letter: newLetter(headers, "application/json", body)})}
+		if v[0].err == nil {
+			v[0].err = l.create(ctx, v)
+		}
+		d := rehearsal.Delivered{Subscription: l.full(r.application), Err: v[0].err}
+		if v[0].err != nil {
+			if err := l.fail(v[0]); err != nil {
+				return nil, err
+			}
+		} else {
+			d.Created, d.Repeated = v[0].created, !v[0].fresh
+		}
+		out = append(out, d)
+	}
+	return out, nil
 }
 
 func (r *rehearsed) Declarations() []store.Declaration { return r.mux.declarations() }

@@ -26,8 +26,10 @@ const (
 	eventPrefetch = 64
 	// inboxBatch is how many events one transaction settles.
 	inboxBatch = 64
-	// inboxPoll is how often events that failed are looked for.
+	// inboxPoll is how often events that failed are looked for, where there are no more of them than are taken at once.
 	inboxPoll = time.Second
+	// inboxAhead is how many of them are taken for each place that they may have.
+	inboxAhead = 2
 	// inboxGrace is how long past its timeout a try may take before others take the event over.
 	inboxGrace = 30 * time.Second
 )
@@ -39,6 +41,7 @@ type subscriber struct {
 	store    *store.Store // on connections of its own: one for each line, and one to look for what failed
 	consumer *rabbit.Consumer
 	lines    map[string]*line // by the broker's name of the queue
+	room     chan struct{}    // holds one token: a line has room for events that failed
 	writing  sync.WaitGroup
 }
 
@@ -50,7 +53,7 @@ func newSubscriber(p *Pool, installation uuid.UUID) (*subscriber, *pgxpool.Pool,
 	if err != nil {
 		return nil, nil, err
 	}
-	s := &subscriber{Pool: p, store: store.New(pool), lines: map[string]*line{}}
+	s := &subscriber{Pool: p, store: store.New(pool), lines: map[string]*line{}, room: make(chan struct{}, 1)}
 	bindings := map[string]string{}
 	for _, one := range p.mux.subscriptions {
 		queue, err := rabbit.QueueName(installation, one.queue(p.application))
@@ -98,25 +101,35 @@ func (s *subscriber) run(ctx context.Context) {
 	}
 }
 
-// pollDue takes events that failed and are to be tried again, until ctx ends.
+// pollDue takes events that failed and are to be tried again, until ctx ends: now and then, and as soon as there is room
+// while there are more.
 func (s *subscriber) pollDue(ctx context.Context) {
 	pause := backoff.New(inboxPoll, 30*time.Second)
-	for {
+	for ctx.Err() == nil {
 		wait := inboxPoll
-		if err := s.takeDue(ctx); err != nil && ctx.Err() == nil {
+		more, err := s.takeDue(ctx)
+		if err != nil && ctx.Err() == nil {
 			s.cfg.Log.Warn("worker: cannot look for events that are to be tried again", "error", err)
-			wait = pause.Next()
+			wait, more = pause.Next(), false
 		} else {
 			pause.Settle(inboxPoll)
 		}
-		backoff.Sleep(ctx, wait)
-		if ctx.Err() != nil {
-			return
+		room := s.room
+		if !more {
+			room = nil
 		}
+		late := time.NewTimer(wait)
+		select {
+		case <-room:
+		case <-late.C:
+		case <-ctx.Done():
+		}
+		late.Stop()
 	}
 }
 
-func (s *subscriber) takeDue(ctx context.Context) error {
+// takeDue reports whether there may be more than there was room for.
+func (s *subscriber) takeDue(ctx context.Context) (more bool, err error) {
 	byName := map[string]*line{}
 	var names []string
 	var most []int32
@@ -124,22 +137,29 @@ func (s *subscriber) takeDue(ctx context.Context) error {
 	for _, l := range s.lines {
 		name := l.full(s.application)
 		byName[name] = l
-		if room := l.room(); room > 0 {
+		room := l.room()
+		if room > 0 {
 			names, most = append(names, name), append(most, int32(room))
 			longest = max(longest, l.timeout)
 		}
+		more = more || room <= 0
 	}
 	if len(names) == 0 {
-		return nil
+		return more, nil
 	}
 	asking, cancel := context.WithTimeout(ctx, s.cfg.TTL)
 	defer cancel()
-	due, err := s.store.DueArrivals(asking, names, most, longest+inboxGrace)
+	due, err := s.store.DueArrivals(asking, names, most, (inboxAhead+1)*longest+inboxGrace)
+	got := map[string]int32{}
 	for _, a := range due {
 		letter, err := restored(a.Headers, a.Payload)
 		byName[a.Subscription].put(arrival{letter: letter, fault: err, failures: a.Failures})
+		got[a.Subscription]++
 	}
-	return err
+	for i, name := range names {
+		more = more || got[name] == most[i]
+	}
+	return more, err
 }
 
 // arrival is an event in a line: from the broker, or from the inbox, where it failed before.
@@ -158,6 +178,9 @@ type verdict struct {
 	news  []intent.New
 	err   error
 	back  bool // the shutdown cancelled it, so that err says nothing
+
+	fresh   bool        // it was not taken before
+	created []intent.ID // by it
 }
 
 // line is one subscription's.
@@ -168,8 +191,11 @@ type line struct {
 
 	mu      sync.Mutex
 	filled  *sync.Cond
-	waiting []arrival // bounded by the prefetch, and by room
+	waiting []arrival // from the broker, bounded by the prefetch
+	again   []arrival // from the inbox, bounded by room
 	retries int       // of those that came from the inbox, in any stage
+	trying  int       // of those, how many have a place
+	turn    bool      // the next one is one of those, if they have a place left
 	closed  bool
 }
 
@@ -179,11 +205,14 @@ func newLine(s *subscriber, one *subscription) *line {
 	return l
 }
 
-// room is how many events may be taken from the inbox now: half of the places are left to those that come from the broker.
+// share is how many places those that failed before may have: the others are left to those that come from the broker.
+func (l *line) share() int { return max(1, l.places/2) }
+
+// room is how many events may be taken from the inbox now.
 func (l *line) room() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return max(1, l.places/2) - l.retries
+	return inboxAhead*l.share() - l.retries
 }
 
 func (l *line) put(a arrival) {
@@ -191,6 +220,9 @@ func (l *line) put(a arrival) {
 	defer l.mu.Unlock()
 	if a.delivery == nil {
 		l.retries++
+		l.again = append(l.again, a)
+		l.filled.Signal()
+		return
 	}
 	if len(l.waiting) >= eventPrefetch { // some may be of a connection that is gone: they come, or have come, again
 		l.waiting = slices.DeleteFunc(l.waiting, func(a arrival) bool { return a.delivery != nil && a.delivery.Stale() })
@@ -203,14 +235,33 @@ func (l *line) put(a arrival) {
 func (l *line) next() (a arrival, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for len(l.waiting) == 0 && !l.closed {
+	for !l.closed {
+		old := len(l.again) > 0 && l.trying < l.share()
+		switch {
+		case old && (l.turn || len(l.waiting) == 0):
+			a, l.again = l.again[0], l.again[1:]
+			l.trying++
+			l.turn = false
+			return a, true
+		case len(l.waiting) > 0:
+			a, l.waiting = l.waiting[0], l.waiting[1:]
+			l.turn = true
+			return a, true
+		}
 		l.filled.Wait()
 	}
-	if l.closed {
-		return a, false
+	return a, false
+}
+
+// attended gives the place of one that failed before back.
+func (l *line) attended(a arrival) {
+	if a.delivery != nil {
+		return
 	}
-	a, l.waiting = l.waiting[0], l.waiting[1:]
-	return a, true
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.trying--
+	l.filled.Signal()
 }
 
 // open starts the places and the writer. They end when ctx has ended, and what they had begun is written.
@@ -228,6 +279,7 @@ func (l *line) open(ctx context.Context) {
 			defer l.s.running.Done()
 			for a, ok := l.next(); ok; a, ok = l.next() {
 				v := l.attend(a)
+				l.attended(a)
 				select {
 				case l.verdicts <- v:
 				case <-l.s.settling.Done():

@@ -72,3 +72,46 @@ func TestEvents(t *testing.T) {
 		t.Errorf("%d decisions are in the log; want 2", n)
 	}
 }
+
+// TestEvents_many: events are chosen by what they are and why they failed, and decided in one command.
+func TestEvents_many(t *testing.T) {
+	t.Parallel()
+	s := newSetup(t)
+	s.db.Run(t, `INSERT INTO writ.inbox (subscription, source, event_id, dead_at, due_at, failures, last_error, headers, payload)
+		SELECT 'shop/user.authorized/greet', 'api', 'e' || n, CASE WHEN n <= 150 THEN now() END, CASE WHEN n > 150 THEN now() + interval '1 h' END, 10,
+			CASE WHEN n % 2 = 0 THEN 'no such user ' || n ELSE 'not yet' END, '{}', '{}' FROM generate_series(1, 160) n`)
+	s.db.Run(t, `INSERT INTO writ.inbox (subscription, source, event_id, dead_at, failures, last_error, headers, payload)
+		VALUES ('shop/order.paid/count', 'api', 'o1', now(), 10, 'no such user 7', '{}', '{}')`)
+	dead := func() int {
+		return testkit.Value[int](t, s.db, "SELECT count(*) FROM writ.unsettled WHERE status = 'dead'")
+	}
+	s.writ("events", "retry", "--why", because).want(t, exitUsage, "--all if you mean all")
+	s.writ("events", "retry", "--status", "lost", "--why", because).want(t, exitUsage, "retrying or dead")
+	s.writ("events", "retry", "a", "b", "c", "--status", "dead", "--why", because).want(t, exitUsage, "not both")
+	s.writ("events", "retry", "--status", "dead").want(t, exitUsage, "--why is missing")
+	s.writ("events", "retry", "--status", "dead", "--why", because).want(t, exitUsage, "decides 151 events; if you mean it, add --yes")
+	if r := s.writ("events", "retry", "--error", "no such user 9", "--status", "dead", "--why", because, "--dry-run").want(t, exitOK, "nothing was changed"); !strings.Contains(r.stdout, "76 of 76") {
+		t.Errorf("the dry run says %s", r.stdout)
+	}
+	if n := dead(); n != 151 {
+		t.Fatalf("%d are dead before anything was decided", n)
+	}
+	if r := s.writ("events", "retry", "--error", "no such user 9", "--type", "user.authorized", "--status", "dead", "--why", because, "-o", "json").want(t, exitOK); !strings.Contains(r.stdout, `"done": 75`) {
+		t.Errorf("it says %s", r.stdout)
+	}
+	if n := dead(); n != 76 {
+		t.Errorf("%d are dead; want those of another error, and of another event", n)
+	}
+	s.writ("events", "drop", "--subscription", "shop/order.paid/count", "--why", because).want(t, exitOK)
+	s.writ("events", "drop", "--subscription", "shop/order.paid/count", "--why", because).want(t, exitOK) // nothing is left to do
+	s.writ("events", "retry", "--all", "--yes", "--why", because).want(t, exitOK)
+	if n := dead(); n != 0 {
+		t.Errorf("%d are dead in the end", n)
+	}
+	if r := s.writ("events", "list", "--type", "order.paid"); !strings.Contains(r.stderr, "no events wait") {
+		t.Errorf("of a type with none: %s", r.stdout)
+	}
+	if n := testkit.Value[int](t, s.db, "SELECT count(*) FROM writ.log WHERE event LIKE 'event-%' AND why = $1", because); n != 75+1+160 {
+		t.Errorf("%d decisions are in the log", n)
+	}
+}

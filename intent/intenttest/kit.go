@@ -40,6 +40,11 @@ func New(t TB, pool *pgxpool.Pool, mux *workers.Mux) *Kit {
 	if why := settings.Reason(); why != "" {
 		t.Fatalf("intenttest: nothing can be run on this database: %s (a test database that is cloned from a template: SELECT writ.adopt('test', 'a clone of the template'))", why)
 	}
+	owner, err := k.store.Owner(ctx)
+	k.must(err)
+	if owner != "" && owner != k.handlers.Application() {
+		t.Fatalf("intenttest: this database belongs to application %s, and the mux to %s", owner, k.handlers.Application())
+	}
 	declarations := k.handlers.Declarations()
 	k.must(k.store.Declare(ctx, declarations))
 	for _, d := range declarations {

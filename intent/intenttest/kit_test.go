@@ -236,6 +236,13 @@ func TestKit_Refuses(t *testing.T) {
 	if said := fails(t, func(tb intenttest.TB) { intenttest.New(tb, db.Pool, mux) }); !strings.Contains(said, "no handlers") {
 		t.Errorf("an empty mux: %s", said)
 	}
+	two := workers.NewMux()
+	nothing := workers.Handler[orderArgs]{Do: func(context.Context, *workers.Job[orderArgs]) error { return nil }}
+	workers.Handle(two, charge, nothing)
+	workers.Handle(two, intent.Kind[orderArgs]{Name: "other.app.thing"}, nothing)
+	if said := fails(t, func(tb intenttest.TB) { intenttest.New(tb, db.Pool, two) }); !strings.Contains(said, "is a task of application") {
+		t.Errorf("a mux of two applications: %s", said)
+	}
 	snoozes := 0
 	workers.Handle(mux, charge, workers.Handler[orderArgs]{Do: func(context.Context, *workers.Job[orderArgs]) error {
 		snoozes++

@@ -15,6 +15,10 @@ const (
 	maxBackoff = 5 * time.Second
 )
 
+// BindEvery is the longest time after which a consumer makes sure again of the exchanges that its queues are bound to: the
+// broker does not tell who deletes one, or a binding.
+const BindEvery = 6 * time.Second
+
 // maxFaultBackoff is the longest pause between attempts on a faulty queue.
 const maxFaultBackoff = time.Minute
 
@@ -107,15 +111,35 @@ func (d *declarer) declare(queue, exchange string) error {
 		if _, err = d.ch.QueueDeclare(queue, true, false, false, false, args); err != nil || exchange == "" {
 			return err
 		}
-		if err = declareFanout(d.ch, exchange); err != nil {
-			return err
-		}
-		return d.ch.QueueBind(queue, "", exchange, false, nil)
+		return bind(d.ch, queue, exchange)
 	})
 	if err != nil {
 		d.ch = nil
 	}
 	return err
+}
+
+// bindAgain makes sure of a queue's exchange and binding, where the queue is there.
+func (d *declarer) bindAgain(queue, exchange string) error {
+	err := d.link.ask(context.Background(), func() (err error) {
+		if d.ch == nil {
+			if d.ch, err = d.link.conn.Channel(); err != nil {
+				return err
+			}
+		}
+		return bind(d.ch, queue, exchange)
+	})
+	if err != nil {
+		d.ch = nil
+	}
+	return err
+}
+
+func bind(ch *amqp.Channel, queue, exchange string) error {
+	if err := declareFanout(ch, exchange); err != nil {
+		return err
+	}
+	return ch.QueueBind(queue, "", exchange, false, nil)
 }
 
 func (d *declarer) close() {

@@ -1,6 +1,7 @@
 package rabbit
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,8 @@ import (
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/writhq/writ/internal/backoff"
 )
 
 // subscription is a consumer's life on one connection. Only the goroutine of
@@ -30,6 +33,9 @@ type subscription struct {
 	qos   int              // the prefetch that the channel gives its next consumer
 	count int              // of consumers so far, for their tags
 	retry *time.Timer      // runs while a queue is faulty
+
+	rebind  *time.Timer      // runs while there are bindings
+	unbound map[string]error // queues that are consumed and could not be bound again
 }
 
 // taken is how a queue was taken: declared, and consumed unless it is held.
@@ -48,8 +54,13 @@ func newSubscription(ctx context.Context, c *Consumer, l *link, log *slog.Logger
 		stopping: make(chan struct{}),
 		taken:    map[string]taken{},
 		retry:    time.NewTimer(time.Hour),
+		rebind:   time.NewTimer(backoff.Jitter(BindEvery)),
+		unbound:  map[string]error{},
 	}
 	s.retry.Stop()
+	if len(c.cfg.Bindings) == 0 {
+		s.rebind.Stop()
+	}
 	err := l.ask(ctx, func() (err error) {
 		if s.ch, err = l.conn.Channel(); err != nil {
 			return err
@@ -65,6 +76,7 @@ func newSubscription(ctx context.Context, c *Consumer, l *link, log *slog.Logger
 // says why.
 func (s *subscription) run(ctx context.Context) error {
 	defer s.retry.Stop()
+	defer s.rebind.Stop()
 	s.log.Info("broker connected")
 	for ctx.Err() == nil {
 		if err := s.apply(ctx); err != nil {
@@ -97,6 +109,11 @@ func (s *subscription) rest(ctx context.Context) error {
 			return nil
 		case <-s.retry.C:
 			return nil
+		case <-s.rebind.C:
+			if err := s.bindAgain(ctx); err != nil {
+				return err
+			}
+			s.report()
 		}
 	}
 }
@@ -164,6 +181,30 @@ func (s *subscription) take(ctx context.Context, d *declarer, queue string) erro
 	return nil
 }
 
+// bindAgain makes sure of the exchanges and bindings of what is consumed. An error means that the channel is gone.
+func (s *subscription) bindAgain(ctx context.Context) error {
+	before := s.unbound
+	s.unbound = map[string]error{}
+	d := &declarer{link: s.link}
+	defer d.close()
+	for queue := range s.taken {
+		exchange := s.c.cfg.Bindings[queue]
+		if exchange == "" || ctx.Err() != nil {
+			continue
+		}
+		err := d.bindAgain(queue, exchange)
+		if refused := (*ChannelError)(nil); errors.As(err, &refused) {
+			if s.unbound[queue] = err; before[queue] == nil {
+				s.log.Error("queue not bound", slog.String("queue", queue), slog.String("exchange", exchange), slog.Any("error", err))
+			}
+		} else if err != nil {
+			return fmt.Errorf("rabbit: bind queue %q: %w", queue, err)
+		}
+	}
+	s.rebind.Reset(backoff.Jitter(BindEvery))
+	return nil
+}
+
 func (s *subscription) fault(queue string, err error) {
 	if s.c.faults.note(queue, err) == firstTime {
 		s.log.Error("queue not consumed", slog.String("queue", queue), slog.Any("error", err))
@@ -190,6 +231,9 @@ func (s *subscription) report() {
 	for _, queue := range slices.Sorted(maps.Keys(s.c.faults)) {
 		state.Reason = fmt.Sprintf("queue %q: %v", queue, s.c.faults[queue].err)
 		break
+	}
+	for _, queue := range slices.Sorted(maps.Keys(s.unbound)) {
+		state.Reason = cmp.Or(state.Reason, fmt.Sprintf("queue %q is not bound: %v", queue, s.unbound[queue]))
 	}
 	s.c.setState(state)
 }

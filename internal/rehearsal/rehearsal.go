@@ -23,6 +23,14 @@ type Stage struct {
 	Draining atomic.Bool
 }
 
+// Delivered is what became of an event at a subscription.
+type Delivered struct {
+	Subscription string
+	Created      []uuid.UUID
+	Repeated     bool
+	Err          error
+}
+
 // Handlers are those of a mux. Not safe for concurrent use.
 type Handlers interface {
 	// Declarations of the kinds, as a worker writes them down.
@@ -36,6 +44,10 @@ type Handlers interface {
 	Write(ctx context.Context, s *store.Store, worker uuid.UUID, c store.Claimed, o store.Outcome) (event string, err error)
 	// Ask asks a kind's probe.
 	Ask(ctx context.Context, asking *store.Asking) store.Answer
+	// Application that the mux belongs to.
+	Application() string
+	// Deliver hands an event to all subscriptions to it, as a worker does with a message.
+	Deliver(ctx context.Context, s *store.Store, event string, headers map[string]any, body []byte) ([]Delivered, error)
 	// Recover returns the recovery function of a kind; nil: it has none.
 	Recover(worker uuid.UUID, kind string) func(ctx context.Context, tx pgx.Tx, c store.Claimed, last string) error
 }

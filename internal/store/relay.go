@@ -158,25 +158,29 @@ type Route struct {
 	Typical time.Duration // run time; 0: not known
 }
 
-// Routes reads the declared kinds.
-func (o *Outbox) Routes(ctx context.Context) (map[string]Route, error) {
+// Routes reads the declared kinds, and the declared subscriptions, one of each event.
+func (o *Outbox) Routes(ctx context.Context) (kinds map[string]Route, subscriptions map[string]string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	rows, err := o.conn.Query(ctx, writsql.Statement("RelayKinds"))
+	rows, err := o.conn.Query(ctx, writsql.Statement("RelayRoutes"))
 	if err != nil {
-		return nil, fmt.Errorf("read kinds: %w", Explain(err))
+		return nil, nil, fmt.Errorf("read kinds and subscriptions: %w", Explain(err))
 	}
-	out := map[string]Route{}
-	var name, queue string
+	kinds, subscriptions = map[string]Route{}, map[string]string{}
+	var name, queue, subscription string
 	var ms float64
-	_, err = pgx.ForEachRow(rows, []any{&name, &queue, &ms}, func() error {
-		out[name] = Route{Queue: queue, Typical: time.Duration(ms * float64(time.Millisecond))}
+	_, err = pgx.ForEachRow(rows, []any{&name, &queue, &ms, &subscription}, func() error {
+		if subscription != "" {
+			subscriptions[name] = subscription
+		} else {
+			kinds[name] = Route{Queue: queue, Typical: time.Duration(ms * float64(time.Millisecond))}
+		}
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("read kinds: %w", err)
+		return nil, nil, fmt.Errorf("read kinds and subscriptions: %w", err)
 	}
-	return out, nil
+	return kinds, subscriptions, nil
 }
 
 // Sleep takes the sleeping lock; false: a creation is in flight, and nobody will ring for it.

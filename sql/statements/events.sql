@@ -72,8 +72,10 @@ SELECT subscription, CASE WHEN dead_at IS NULL THEN 'retrying' ELSE 'dead' END, 
 FROM writ.inbox WHERE due_at IS NOT NULL OR dead_at IS NOT NULL GROUP BY 1, 2 ORDER BY 1, 2;
 
 -- name: Unsettled
-SELECT to_jsonb(u) FROM writ.unsettled u WHERE ($1::text = '' OR subscription = $1) AND ($2::text = '' OR status = $2)
-ORDER BY received_at, subscription, event_id LIMIT $3;
+SELECT CASE WHEN $6::boolean THEN to_jsonb(u) - '{headers,data}'::text[] ELSE to_jsonb(u) END FROM writ.unsettled u
+WHERE ($1::text = '' OR subscription = $1) AND ($2::text = '' OR status = $2)
+    AND ($4::text = '' OR split_part(subscription, '/', 2) = $4) AND ($5::text = '' OR writ.fingerprint(last_error) = writ.fingerprint($5))
+ORDER BY received_at, subscription, event_id LIMIT $3::bigint;
 
 -- name: DecideEvent
 SELECT writ.decide_event($1, $2, $3, $4, $5, $6);

@@ -20,8 +20,9 @@ UPDATE writ.outbox SET failures = failures + 1, last_error = $2::text,
     due_at = now() + least(60, 2 ^ least(failures, 10)) * (0.5 + random() / 2) * interval '1 s'
 WHERE ctid = ANY ($1::tid[]);
 
--- name: RelayKinds
-SELECT name, queue, coalesce(run_ms, 0) FROM writ.kinds;
+-- name: RelayRoutes
+-- The kinds with their queues, and the events that this database's application subscribes to, with a subscription of each.
+SELECT name, queue, coalesce(run_ms, 0), '' FROM writ.kinds UNION ALL SELECT event, '', 0, name FROM writ.subscriptions;
 
 -- name: RelayPeek
 -- Whether anything is due, without taking it: what an idle relay asks.
