@@ -18,14 +18,24 @@ import (
 type claimer struct {
 	*Pool
 	installation uuid.UUID
+	consumer     *rabbit.Consumer
 	deliveries   <-chan rabbit.Delivery
-	waiting      []hint // taken from the broker or the bell, not claimed yet
+	waiting      []hint // taken from the broker or the bell, not looked at yet
 	spent        *spent
 	strangers    strangers
+
+	intakes map[string]*intake // by the broker's name of the queue
+	usual   int                // the consumer's prefetch
+	limits  map[string]int     // what the consumer was told of queues with another one
+	held    []*valve           // hints wait at these, and only these
+	tended  time.Time          // when the valves were last looked after
 }
 
-func newClaimer(p *Pool, installation uuid.UUID, deliveries <-chan rabbit.Delivery) *claimer {
-	return &claimer{Pool: p, installation: installation, deliveries: deliveries, spent: newSpent(), strangers: strangers{}}
+func newClaimer(p *Pool, installation uuid.UUID, consumer *rabbit.Consumer, intakes map[string]*intake) *claimer {
+	return &claimer{
+		Pool: p, installation: installation, consumer: consumer, deliveries: consumer.Deliveries(), spent: newSpent(), strangers: strangers{},
+		intakes: intakes, usual: min(p.cfg.Slots, maxPrefetch),
+	}
 }
 
 // run claims until ctx ends or the deliveries do.
@@ -44,6 +54,11 @@ func (c *claimer) run(ctx context.Context) {
 		if !c.gather(ctx, free) {
 			return
 		}
+		select {
+		case <-c.stirred: // not seen by a gather that finds hints
+			c.tended = time.Time{}
+		default:
+		}
 		if batch := c.admit(ctx, free); len(batch) > 0 {
 			c.claim(ctx, batch)
 		}
@@ -59,11 +74,18 @@ func (c *claimer) awaitSlot(ctx context.Context, full *time.Timer) bool {
 	case <-ctx.Done():
 		return false
 	case <-c.slots.loosened:
+	case <-c.stirred:
+		c.tend(ctx)
 	case <-poll.C:
 	case <-full.C:
 		full.Reset(hold)
 		for c.receive() {
 		}
+		for _, v := range c.held {
+			c.waiting = append(c.waiting, v.waiting...)
+			v.waiting = nil
+		}
+		c.held = nil
 		c.waiting = slices.DeleteFunc(c.waiting, func(h hint) bool { return h.frame == nil })
 		c.putBack(ctx, c.waiting, "busy", func(store.Hint) (time.Duration, time.Time) { return backoff.Jitter(3 * time.Second), time.Time{} })
 		c.waiting = nil
@@ -71,13 +93,21 @@ func (c *claimer) awaitSlot(ctx context.Context, full *time.Timer) bool {
 	return true
 }
 
-// gather blocks until there is a hint, then takes what else is there, up to what can be run; false: ctx or the deliveries
-// ended.
+// gather blocks until there is a hint, or hints that wait at a valve are to be looked at, then takes what else is there, up to
+// what can be run; false: ctx or the deliveries ended.
 func (c *claimer) gather(ctx context.Context, free int) bool {
-	for len(c.waiting) == 0 {
+	for woken := false; len(c.waiting) == 0 && !woken; {
+		var look <-chan time.Time
+		if len(c.held) > 0 {
+			look = time.After(glance)
+		}
 		select {
 		case <-ctx.Done():
 			return false
+		case <-look:
+			woken = true
+		case <-c.stirred:
+			c.tended, woken = time.Time{}, true
 		case d, open := <-c.deliveries:
 			if !open {
 				return false
@@ -108,43 +138,52 @@ func (c *claimer) receive() bool {
 	}
 }
 
-// admit takes up to free hints off the waiting ones and sorts out those that are not to be claimed here.
+// admit takes up to free hints that their valves let through, and sorts out those that are not to be claimed here.
 func (c *claimer) admit(ctx context.Context, free int) []hint {
-	n := min(free, len(c.waiting))
-	taken := c.waiting[:n]
-	c.waiting = c.waiting[n:]
-	if len(c.waiting) == 0 {
-		c.waiting = nil
+	batch := make([]hint, 0, min(free, len(c.waiting)+len(c.held)))
+	if len(c.held) > 0 {
+		batch = c.release(batch, free)
 	}
-	batch := make([]hint, 0, n)
-	var elsewhere, newer []hint
-	paused := *c.paused.Load()
-	for _, h := range taken {
-		switch {
-		case c.mux.kinds[h.Kind] == nil || h.Op != "run" && h.Op != "recover":
-			if h.frame != nil {
-				newer = append(newer, h)
-			}
-		case paused[h.Kind]:
-			if h.frame != nil {
-				elsewhere = append(elsewhere, h)
-			}
-		case h.frame != nil && c.spent.take(claim{h.ID, h.Epoch}):
-			c.settle(h, "moot")
-		case h.Op == "recover":
-			c.recover(h)
-		default:
-			entered, kept := c.registry.enter(claim{h.ID, h.Epoch}, h.frame)
-			switch {
-			case entered:
-				batch = append(batch, h)
-			case !kept:
-				c.settle(h, "held")
-			}
+	var newer []hint
+	n := 0
+	for ; n < len(c.waiting) && len(batch) < free; n++ {
+		h := c.waiting[n]
+		switch v := c.valves[h.Kind]; {
+		case v != nil && (h.Op == "run" || h.Op == "recover" || h.Op == opProbe):
+			batch = c.let(batch, v, h)
+		case h.frame != nil:
+			newer = append(newer, h)
 		}
 	}
+	if c.waiting = c.waiting[n:]; len(c.waiting) == 0 {
+		c.waiting = nil
+	}
 	c.leave(ctx, newer)
-	c.putBack(ctx, elsewhere, "elsewhere", func(store.Hint) (time.Duration, time.Time) { return backoff.Jitter(10 * time.Second), time.Time{} })
+	if c.tended.IsZero() || len(c.held) > 0 && time.Since(c.tended) >= glance {
+		c.tend(ctx)
+	}
+	return batch
+}
+
+// enter takes a hint that was let through into the batch, unless there is nothing to be claimed.
+func (c *claimer) enter(batch []hint, v *valve, h hint) []hint {
+	switch {
+	case h.Op == opProbe:
+		c.probe(h)
+	case h.frame != nil && c.spent.take(claim{h.ID, h.Epoch}):
+		c.settle(h, "moot")
+	case h.Op == "recover":
+		c.recover(h)
+	default:
+		entered, kept := c.registry.enter(claim{h.ID, h.Epoch}, h.frame)
+		switch {
+		case entered:
+			return append(batch, h)
+		case !kept:
+			c.settle(h, "held")
+		}
+	}
+	v.giveBack(1)
 	return batch
 }
 
@@ -207,9 +246,9 @@ func (c *claimer) groups(batch []hint) []store.Group {
 
 // begin starts what was claimed and finds out what the other hints are worth.
 func (c *claimer) begin(ctx context.Context, batch []hint, claimed []store.Claimed, sent time.Time) {
-	got := make(map[claim]bool, len(claimed)) // not by id alone: an old hint of the same intent may be among them
+	got := make(map[claim]string, len(claimed)) // not by id alone: an old hint of the same intent may be among them
 	for _, row := range claimed {
-		got[claim{row.ID, row.Epoch - 1}] = true
+		got[claim{row.ID, row.Epoch - 1}] = row.Kind
 		c.start(row, sent)
 	}
 	c.metrics.settled("claimed", len(claimed))
@@ -218,13 +257,17 @@ func (c *claimer) begin(ctx context.Context, batch []hint, claimed []store.Claim
 		at := claim{h.ID, h.Epoch}
 		direct := h.frame == nil
 		h = c.whole(h)
+		kind, claimed := got[at]
+		if claimed && kind != h.Kind { // a hint written by hand
+			c.valves[h.Kind].giveBack(1)
+		}
 		switch {
-		case !got[at]:
+		case !claimed:
 			rest = append(rest, h)
 		case direct && h.frame == nil:
 			c.spent.add(at)
 		default:
-			c.release(h)
+			c.ack(h)
 		}
 	}
 	if len(rest) == 0 {
@@ -280,6 +323,7 @@ func (c *claimer) resolveOne(ctx context.Context, h hint, cause error) (row *sto
 func (c *claimer) forget(hints []hint) {
 	for _, h := range hints {
 		c.registry.leave(claim{h.ID, h.Epoch})
+		c.valves[h.Kind].giveBack(1)
 	}
 	c.slots.returned(len(hints))
 	c.slots.said(len(hints))
@@ -288,6 +332,9 @@ func (c *claimer) forget(hints []hint) {
 // forsake leaves claims unresolved at the end of the process. They stay in the registry, so that the worker's row stays
 // too and the reconciler looks at what they may have claimed.
 func (c *claimer) forsake(hints []hint) {
+	for _, h := range hints {
+		c.valves[h.Kind].ended(1)
+	}
 	c.slots.returned(len(hints))
 	c.slots.said(len(hints))
 }

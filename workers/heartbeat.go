@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -106,16 +107,28 @@ func (p *Pool) sendBeat(ctx context.Context, conn *pgx.Conn) (*pgx.Conn, error) 
 			}
 		}
 	}
-	names, err := store.PausedKinds(ctx, conn)
-	if err != nil {
-		return conn, err
+	return conn, p.lookAtPauses(ctx, conn)
+}
+
+// lookAtPauses reads which kinds are paused.
+func (p *Pool) lookAtPauses(ctx context.Context, q store.Querier) error {
+	names, err := store.PausedKinds(ctx, q)
+	if err == nil {
+		p.pause(names)
 	}
-	paused := make(map[string]bool, len(names))
-	for _, name := range names {
-		paused[name] = true
+	return err
+}
+
+// pause shuts the valves of these kinds, and of no others.
+func (p *Pool) pause(kinds []string) {
+	changed := false
+	for name, v := range p.valves {
+		paused := slices.Contains(kinds, name)
+		changed = v.paused.Swap(paused) != paused || changed
 	}
-	p.paused.Store(&paused)
-	return conn, nil
+	if changed {
+		p.stir()
+	}
 }
 
 // flagOverdue flags rows whose handlers ignore their cancelled contexts. They keep slot and row: no outcome is written

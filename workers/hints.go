@@ -45,7 +45,7 @@ func (c *claimer) unpack(d rabbit.Delivery) {
 	f.left.set(len(hints))
 	for _, h := range hints {
 		h := hint{store.Hint{ID: h.ID, Epoch: h.Epoch, Kind: h.Kind, Op: h.Op}, f}
-		if h.Op == opProbe {
+		if v := c.valves[h.Kind]; h.Op == opProbe && (v == nil || v.state() != lasting) {
 			c.probe(h) // needs no slot, so it does not wait for one
 			continue
 		}
@@ -56,11 +56,11 @@ func (c *claimer) unpack(d rabbit.Delivery) {
 // settle notes that a hint was claimed, found moot, or put back.
 func (c *claimer) settle(h hint, result string) {
 	c.metrics.settled(result, 1)
-	c.release(h)
+	c.ack(h)
 }
 
-// release acks a hint's frame if it is the last one of it.
-func (c *claimer) release(h hint) {
+// ack acks a hint's frame if it is the last one of it.
+func (c *claimer) ack(h hint) {
 	if h.frame != nil && h.frame.left.down() {
 		// A stale ack is harmless: the broker delivers the frame again, and its hints are moot then.
 		_ = h.frame.delivery.Ack()

@@ -105,6 +105,7 @@ func (j *Job[T]) Done(hook func(ctx context.Context, tx pgx.Tx) error) error {
 type attempt struct {
 	store.Claimed
 	kind     *registration
+	valve    *valve // that it came through
 	worker   uuid.UUID
 	logger   *slog.Logger
 	deadline time.Time // local and monotonic, from before the claim was sent

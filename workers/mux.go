@@ -49,6 +49,11 @@ type Handler[T any] struct {
 	// Effect says from when on an error of Do leaves it open what was done.
 	Effect EffectMode
 
+	// Slots is how many attempts of the kind run at once in this process, so that a slow or greedy kind leaves some of
+	// Config.Slots to the others. Hints beyond it stay with the broker, for other processes. Default 0: Config.Slots alone
+	// bounds it. At most 100,000.
+	Slots int
+
 	// Probe asks the outside world whether an attempt was carried out that nobody knows the outcome of. Giving one makes the
 	// kind's class probed.
 	Probe Probe[T]
@@ -83,7 +88,10 @@ func Handle[T any](m *Mux, kind intent.Kind[T], h Handler[T]) {
 	if err != nil {
 		m.faults = append(m.faults, fmt.Errorf("workers: kind %s: %w", kind.Name, err))
 	}
-	r := &registration{Settings: settings, class: Manual, effect: h.Effect, probing: probing, schema: declaredSchema(reflect.TypeFor[T](), settings.Schema), upgrade: h.Upgrade}
+	if h.Slots < 0 || h.Slots > 100_000 {
+		m.faults = append(m.faults, fmt.Errorf("workers: kind %s: Handler.Slots is %d; it must be 0 (no bound of its own) to 100,000", kind.Name, h.Slots))
+	}
+	r := &registration{Settings: settings, slots: h.Slots, class: Manual, effect: h.Effect, probing: probing, schema: declaredSchema(reflect.TypeFor[T](), settings.Schema), upgrade: h.Upgrade}
 	switch {
 	case kind.Idempotent:
 		r.class = Idempotent
@@ -126,6 +134,7 @@ type registration struct {
 	intent.Settings
 	class   string
 	effect  EffectMode
+	slots   int             // places in one process; 0: any number
 	schema  json.RawMessage // of the arguments; nil: not known
 	do      func(ctx context.Context, a *attempt) error
 	onError func(ctx context.Context, tx pgx.Tx, a *attempt, cause error) error

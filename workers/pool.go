@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,7 +43,8 @@ type Pool struct {
 	near      chan store.Hint    // from the relay of this process
 	probers   map[string]*prober // by kind
 	clock     databaseClock
-	paused    atomic.Pointer[map[string]bool]
+	valves    map[string]*valve // by kind
+	stirred   chan struct{}     // holds one token: a valve may have opened or shut
 
 	handlers context.Context // parent of every handler's context; outlives Run's
 	stop     context.CancelCauseFunc
@@ -85,7 +88,8 @@ func New(pool *pgxpool.Pool, amqpURL string, mux *Mux, cfg Config) (*Pool, error
 	p.soon = make(chan struct{}, 1)
 	p.near = make(chan store.Hint, maxNear)
 	p.registry = newRegistry()
-	p.paused.Store(&map[string]bool{})
+	p.stirred = make(chan struct{}, 1)
+	p.openValves()
 	p.finisher = newFinisher(p)
 	p.executors = newExecutors(p.attend)
 	p.handlers, p.stop = context.WithCancelCause(context.Background())
@@ -140,11 +144,17 @@ func (p *Pool) Run(ctx context.Context) error {
 	if err != nil || ctx.Err() != nil {
 		return err
 	}
-	consumer, err := p.newConsumer(settings.Installation)
+	intakes, err := p.intakes(settings.Installation)
+	if err != nil {
+		return fmt.Errorf("worker: %w", err)
+	}
+	consumer, err := p.newConsumer(intakes)
 	if err != nil {
 		return fmt.Errorf("worker: %w", err)
 	}
 	p.consumer.Store(consumer)
+	claimer := newClaimer(p, settings.Installation, consumer, intakes)
+	claimer.tend(ctx) // before anything is consumed
 	subscribed, err := p.subscribe(ctx, settings.Installation)
 	if err != nil {
 		return fmt.Errorf("worker: %w", err)
@@ -165,7 +175,7 @@ func (p *Pool) Run(ctx context.Context) error {
 
 	p.setProblem(nil)
 	p.cfg.Log.Info("worker: started", "worker", p.id, "kinds", p.mux.names(), "slots", p.cfg.Slots)
-	newClaimer(p, settings.Installation, consumer.Deliveries()).run(ctx)
+	claimer.run(ctx)
 
 	p.draining.Store(true)
 	p.cutShort() // others will ask
@@ -209,6 +219,9 @@ func (p *Pool) register(ctx context.Context) (store.Settings, error) {
 			err = p.declareSubscriptions(ctx, settings.Installation)
 		}
 		if err == nil {
+			err = p.lookAtPauses(ctx, p.pool)
+		}
+		if err == nil {
 			if why := settings.Reason(); why != "" {
 				p.cfg.Log.Warn("worker: starting no jobs", "why", why)
 			}
@@ -225,22 +238,10 @@ func (p *Pool) register(ctx context.Context) (store.Settings, error) {
 	}
 }
 
-func (p *Pool) newConsumer(installation uuid.UUID) (*rabbit.Consumer, error) {
-	queues := map[string]bool{}
-	for _, k := range p.mux.kinds {
-		name, err := rabbit.QueueName(installation, k.Queue)
-		if err != nil {
-			return nil, err
-		}
-		queues[name] = true
-	}
-	names := make([]string, 0, len(queues))
-	for name := range queues {
-		names = append(names, name)
-	}
+func (p *Pool) newConsumer(intakes map[string]*intake) (*rabbit.Consumer, error) {
 	return rabbit.NewConsumer(rabbit.ConsumerConfig{
 		Config: rabbit.Config{URL: p.amqpURL, Name: "writ worker " + p.id.String(), Log: p.cfg.Log},
-		Queues: names, Prefetch: min(p.cfg.Slots, maxPrefetch),
+		Queues: slices.Sorted(maps.Keys(intakes)), Prefetch: min(p.cfg.Slots, maxPrefetch),
 	})
 }
 

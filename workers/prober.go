@@ -267,7 +267,7 @@ func (c *claimer) probe(h hint) {
 	switch {
 	case kind == nil:
 		c.leave(c.settling, []hint{h})
-	case c.draining.Load() || (*c.paused.Load())[h.Kind]:
+	case c.draining.Load():
 		c.putBack(c.settling, []hint{h}, "elsewhere", aWhile)
 	case kind.class != Probed:
 		c.settle(h, "moot")

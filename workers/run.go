@@ -14,15 +14,17 @@ import (
 // deadline counts from there, so that it never lies behind the database's. A claim that came back too late, or to a
 // process that must be taken for dead, is not run: it is given back as not done, with no attempt spent.
 func (p *Pool) start(c store.Claimed, sent time.Time) {
-	kind := p.mux.kinds[c.Kind]
+	v := p.valves[c.Kind]
+	kind := v.kind
 	a := &attempt{
-		Claimed: c, kind: kind, worker: p.id, deadline: sent.Add(kind.Timeout), started: time.Now(),
+		Claimed: c, kind: kind, valve: v, worker: p.id, deadline: sent.Add(kind.Timeout), started: time.Now(),
 		logger: p.cfg.Log,
 	}
 	p.registry.start(claim{c.ID, c.Epoch - 1}, a)
 	p.metrics.kinds[c.Kind].claimed().Inc()
 	if !p.pulse.alive() || !time.Now().Before(a.deadline) || p.handlers.Err() != nil {
 		a.returned.Store(true)
+		v.giveBack(1)
 		p.slots.returned(1)
 		p.finisher.submit(a, store.Outcome{
 			ID: c.ID, Epoch: c.Epoch, Event: store.Retried, Free: true, Why: "claimed too late to begin",
@@ -43,6 +45,7 @@ func (p *Pool) attend(a *attempt) {
 			o, _ = judgeSafely(p.handlers, a, errGone)
 		}
 		a.returned.Store(true)
+		a.valve.ended(1)
 		p.slots.returned(1)
 		p.finisher.submit(a, o)
 	}()

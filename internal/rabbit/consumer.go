@@ -1,10 +1,12 @@
 package rabbit
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -77,6 +79,7 @@ type Consumer struct {
 
 	mu      sync.Mutex
 	queues  []string
+	limits  map[string]int // prefetch of the queues that have another than the common one
 	state   State
 	stop    context.CancelFunc // ends Run; nil until it has begun
 	closed  bool
@@ -121,6 +124,36 @@ func (c *Consumer) SetQueues(queues []string) error {
 	default: // Run has not looked yet: it will see this set
 	}
 	return nil
+}
+
+// Held as a queue's prefetch means that it is declared, and not consumed.
+const Held = -1
+
+// SetPrefetch replaces the prefetch of single queues: [Held], or 1 to 65,535; those
+// that are not named, or named with 0, have the config's. It does not block: Run
+// consumes a queue anew whose prefetch has changed, and stops consuming those that
+// are held; deliveries that are already here still come and can be acked.
+func (c *Consumer) SetPrefetch(limits map[string]int) error {
+	for queue, n := range limits {
+		if n < Held || n > maxPrefetch {
+			return fmt.Errorf("rabbit: a prefetch of %d for queue %q; it must be Held, or 0 to %d", n, queue, maxPrefetch)
+		}
+	}
+	c.mu.Lock()
+	c.limits = maps.Clone(limits)
+	c.mu.Unlock()
+	select {
+	case c.news <- struct{}{}:
+	default: // Run has not looked yet: it will see these
+	}
+	return nil
+}
+
+// prefetch is how a queue is wanted.
+func (c *Consumer) prefetch(queue string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return cmp.Or(c.limits[queue], c.cfg.Prefetch)
 }
 
 func (c *Consumer) wanted() []string {

@@ -87,6 +87,16 @@ func (a *admin) name(queue string) string {
 	return name
 }
 
+// look tells of a queue; of one that does not exist, nothing.
+func (a *admin) look(queue string) (q amqp.Queue) {
+	a.t.Helper()
+	a.do(func(ch *amqp.Channel) error {
+		q, _ = ch.QueueDeclarePassive(queue, true, false, false, false, nil)
+		return nil
+	})
+	return q
+}
+
 func (a *admin) delete(name string) {
 	a.t.Helper()
 	a.do(func(ch *amqp.Channel) error {

@@ -17,15 +17,7 @@ func TestSetQueues_FollowsTheSet(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	consumers := func(queue string) int {
-		ch, err := a.conn.Channel()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = ch.Close() }()
-		q, _ := ch.QueueDeclarePassive(queue, true, false, false, false, nil) // or it does not exist yet
-		return q.Consumers
-	}
+	consumers := func(queue string) int { return a.look(queue).Consumers }
 	set(one)
 	eventually(t, "one is consumed", func() bool { return consumers(one) == 1 })
 	a.put(one, "a")
@@ -57,5 +49,57 @@ func TestRun_OneBadQueueDoesNotStopTheRest(t *testing.T) {
 	eventually(t, "repaired", func() bool { return r.State() == State{Connected: true} })
 	a.put(bad, "y")
 	r.ack(r.expect("y"))
+	r.stop()
+}
+
+func TestSetPrefetch(t *testing.T) {
+	t.Parallel()
+	a := newAdmin(t)
+	one, two := a.name("one"), a.name("two")
+	c, err := NewConsumer(ConsumerConfig{Config: Config{URL: brokerURL(t)}, Queues: []string{one}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.SetPrefetch(map[string]int{one: -2}) == nil || c.SetPrefetch(map[string]int{one: 65536}) == nil {
+		t.Error("a prefetch that is none: accepted")
+	}
+	r := run(t, ConsumerConfig{Queues: []string{one, two}, Prefetch: 5})
+	set := func(limits map[string]int) {
+		t.Helper()
+		if err := r.SetPrefetch(limits); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ready := func(queue string) int { return a.look(queue).Messages }
+	set(map[string]int{one: Held, two: 2})
+	eventually(t, "one is declared and not consumed", func() bool {
+		q := a.look(one)
+		return q.Name == one && q.Consumers == 0 && a.look(two).Consumers == 1
+	})
+	a.put(one, numbers(9)...)
+	a.put(two, numbers(9)...)
+	eventually(t, "two are here", func() bool { return len(r.Deliveries()) == 2 && ready(one) == 9 && ready(two) == 7 })
+	set(map[string]int{two: Held})
+	eventually(t, "one is consumed again", func() bool { return len(r.Deliveries()) == 7 })
+	for range 2 {
+		r.ack(r.next()) // what was here when it was held
+	}
+	eventually(t, "five of the one are here, of the other none", func() bool { return len(r.Deliveries()) == 5 && ready(one) == 4 && ready(two) == 7 })
+	set(map[string]int{one: Held})
+	eventually(t, "the other is consumed instead", func() bool { return len(r.Deliveries()) == 10 })
+	var got []string
+	for range 12 {
+		d := r.next()
+		got = append(got, d.Queue)
+		r.ack(d)
+	}
+	eventually(t, "the rest waits", func() bool { return ready(one) == 4 && ready(two) == 0 })
+	if got[0] != one || got[11] != two {
+		t.Errorf("came from %v", got)
+	}
+	set(nil)
+	for range 4 {
+		r.ack(r.next())
+	}
 	r.stop()
 }

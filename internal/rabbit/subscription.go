@@ -26,9 +26,16 @@ type subscription struct {
 	stopping chan struct{} // closed when pumps must not wait for room any more
 	pumps    sync.WaitGroup
 
-	tags  map[string]string // queue → tag of its consumer
-	count int               // of consumers so far, for their tags
-	retry *time.Timer       // runs while a queue is faulty
+	taken map[string]taken // by queue: as what it is consumed, or held
+	qos   int              // the prefetch that the channel gives its next consumer
+	count int              // of consumers so far, for their tags
+	retry *time.Timer      // runs while a queue is faulty
+}
+
+// taken is how a queue was taken: declared, and consumed unless it is held.
+type taken struct {
+	tag      string // of its consumer; empty: held
+	prefetch int
 }
 
 // cancelRoom is far more than the queues of one consumer: the library's reader
@@ -39,7 +46,7 @@ func newSubscription(ctx context.Context, c *Consumer, l *link, log *slog.Logger
 	s := &subscription{
 		c: c, link: l, log: log,
 		stopping: make(chan struct{}),
-		tags:     map[string]string{},
+		taken:    map[string]taken{},
 		retry:    time.NewTimer(time.Hour),
 	}
 	s.retry.Stop()
@@ -49,7 +56,7 @@ func newSubscription(ctx context.Context, c *Consumer, l *link, log *slog.Logger
 		}
 		s.closed = s.ch.NotifyClose(make(chan *amqp.Error, 1))
 		s.cancels = s.ch.NotifyCancel(make(chan string, cancelRoom))
-		return s.ch.Qos(c.cfg.Prefetch, 0, false) // per consumer: a global limit is refused from RabbitMQ 4.3
+		return nil
 	})
 	return s, err
 }
@@ -94,24 +101,26 @@ func (s *subscription) rest(ctx context.Context) error {
 	}
 }
 
-// apply makes the consumed queues those that are wanted and not known as faulty.
-// An error means that the channel is gone.
+// apply makes the consumed queues those that are wanted and not known as faulty,
+// each with its prefetch. An error means that the channel is gone.
 func (s *subscription) apply(ctx context.Context) error {
 	wanted := s.c.wanted()
 	maps.DeleteFunc(s.c.faults, func(q string, _ *fault) bool { return !slices.Contains(wanted, q) })
-	for queue, tag := range s.tags {
-		if slices.Contains(wanted, queue) {
+	for queue, as := range s.taken {
+		if slices.Contains(wanted, queue) && as.prefetch == s.c.prefetch(queue) {
 			continue
 		}
-		if err := s.cancel(tag); err != nil {
-			return fmt.Errorf("rabbit: stop consuming queue %q: %w", queue, err)
+		if as.tag != "" {
+			if err := s.cancel(as.tag); err != nil {
+				return fmt.Errorf("rabbit: stop consuming queue %q: %w", queue, err)
+			}
 		}
-		delete(s.tags, queue)
+		delete(s.taken, queue)
 	}
 	d := &declarer{link: s.link}
 	defer d.close()
 	for _, queue := range wanted {
-		if _, ok := s.tags[queue]; ok || !s.c.faults.due(queue) {
+		if _, ok := s.taken[queue]; ok || !s.c.faults.due(queue) {
 			continue
 		}
 		if ctx.Err() != nil {
@@ -127,7 +136,7 @@ func (s *subscription) apply(ctx context.Context) error {
 	return nil
 }
 
-// take declares and consumes one queue, or notes why it cannot. An error means
+// take declares one queue, and consumes it unless it is held, or notes why it cannot. An error means
 // that the channel is gone.
 func (s *subscription) take(ctx context.Context, d *declarer, queue string) error {
 	if f := s.c.faults[queue]; f != nil && f.suspect {
@@ -141,8 +150,10 @@ func (s *subscription) take(ctx context.Context, d *declarer, queue string) erro
 		s.fault(queue, err) // such as for other arguments (406), or a lack of permission (403)
 		return nil
 	}
-	if err == nil {
-		err = s.consume(queue)
+	if prefetch := s.c.prefetch(queue); err == nil && prefetch == Held {
+		s.taken[queue] = taken{prefetch: Held}
+	} else if err == nil {
+		err = s.consume(queue, prefetch)
 	}
 	if err != nil {
 		s.fault(queue, err)
@@ -162,9 +173,9 @@ func (s *subscription) fault(queue string, err error) {
 // forget notes that the broker has cancelled a consumer: its queue was deleted or
 // has lost its node. The channel stays open, and would stay silent.
 func (s *subscription) forget(tag string) {
-	for queue, t := range s.tags {
-		if t == tag {
-			delete(s.tags, queue)
+	for queue, as := range s.taken {
+		if as.tag == tag {
+			delete(s.taken, queue)
 			s.fault(queue, errors.New("rabbit: the broker cancelled its consumer"))
 		}
 	}
@@ -192,18 +203,24 @@ func (s *subscription) cancel(tag string) error {
 // consume starts a consumer and its pump. A tag is never used twice: the library
 // notifies of a cancelled one before it forgets it, and so would end its
 // successor.
-func (s *subscription) consume(queue string) error {
+func (s *subscription) consume(queue string, prefetch int) error {
 	s.count++
 	tag := "writ-" + strconv.Itoa(s.count)
 	var in <-chan amqp.Delivery
 	err := s.link.ask(context.Background(), func() (err error) {
+		if s.qos != prefetch { // per consumer: a global limit is refused from RabbitMQ 4.3
+			if err := s.ch.Qos(prefetch, 0, false); err != nil {
+				return err
+			}
+			s.qos = prefetch
+		}
 		in, err = s.ch.Consume(queue, tag, false, false, false, false, nil)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	s.tags[queue] = tag
+	s.taken[queue] = taken{tag: tag, prefetch: prefetch}
 	s.pumps.Go(func() { s.pump(queue, in) })
 	return nil
 }
@@ -224,8 +241,8 @@ func (s *subscription) pump(queue string, in <-chan amqp.Delivery) {
 // not fit the buffer is left to be delivered again.
 func (s *subscription) drain() {
 	close(s.stopping)
-	for _, tag := range s.tags {
-		if s.cancel(tag) != nil {
+	for _, as := range s.taken {
+		if as.tag != "" && s.cancel(as.tag) != nil {
 			// The connection is gone, or its channel is: either way it ends here, so
 			// that the pumps do.
 			s.link.close()

@@ -227,8 +227,8 @@ func NoteRun(ctx context.Context, conn *pgx.Conn, kind string, typical time.Dura
 }
 
 // PausedKinds lists the kinds that a person paused.
-func PausedKinds(ctx context.Context, conn *pgx.Conn) ([]string, error) {
-	rows, err := conn.Query(ctx, writsql.Statement("PausedKinds"))
+func PausedKinds(ctx context.Context, q Querier) ([]string, error) {
+	rows, err := q.Query(ctx, writsql.Statement("PausedKinds"))
 	if err != nil {
 		return nil, err
 	}

@@ -326,7 +326,7 @@ var Mutants = []Mutant{
 	{
 		Name: "unknown kind dropped", // and not left to a newer worker
 		Edits: []Edit{{
-			File: "workers/claim.go", Old: "				newer = append(newer, h)", New: "				c.settle(h, \"moot\")",
+			File: "workers/claim.go", Old: "newer = append(newer, h)", New: "c.settle(h, \"moot\")",
 		}},
 		Catch: Catch{pool, "TestRolling_unknownKind"},
 	},

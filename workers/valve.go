@@ -1,0 +1,206 @@
+package workers
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/writhq/writ/internal/rabbit"
+)
+
+// A valve lets the hints of one kind through to the claim, or has them wait, without holding up other kinds. It is shut for
+// reasons of two sorts: a person's pause, which every valve looks at, and gates, which a kind has only if its declaration
+// asks for them. What waits stays in its order, and unacked, so the broker's prefetch bounds it: at most as many messages
+// a queue as [Pool.prefetch] says, in each up to 32 hints (128 of the briefest kinds).
+//
+// When a valve stays shut its queue is not consumed any more, so that messages wait in the broker, and what had come
+// already goes back through the outbox, once. See flow.go.
+//
+// To add a reason for hints to wait: write a gate, and have [Pool.openValves] put it into the valves of the kinds that ask for
+// it. A gate that opens, because of time, an answer of the database, or a handler that ended, calls [Pool.stir]; nobody
+// polls it. One that asks the database does so in a goroutine of its own, and grants from what it holds meanwhile: take is
+// called by the goroutine that claims for all kinds. What it is to grant by is the kind; the row of an intent, and so any
+// key within its arguments, is not known before its claim.
+type valve struct {
+	kind   *registration
+	paused atomic.Bool
+	gates  []gate
+
+	// The claimer's own.
+	waiting []hint    // in the order of their coming
+	queue   *intake   // that its hints come through
+	since   time.Time // when it was first seen shut; zero: it is open
+}
+
+// gate is one reason for which the hints of one kind may have to wait. All methods are safe for concurrent use and do not
+// block.
+type gate interface {
+	// take asks for places for n hints, n > 0, and returns how many of them may go on now.
+	take(n int) int
+	// giveBack returns places of hints of which nothing came: no handler was started.
+	giveBack(n int)
+	// ended notes that handlers that went through have returned.
+	ended(n int)
+	// state tells if it would let anything through.
+	state() closure
+	// most is how many messages in hand are of use to it; 0: any number.
+	most() int
+}
+
+// closure is in how far a valve or gate is shut.
+type closure int
+
+const (
+	open    closure = iota
+	brief           // it will open by itself any moment; nothing is done about it for as long as hold
+	lasting         // it stays shut until further notice: its queue is left alone at once
+)
+
+func (v *valve) state() closure {
+	if v.paused.Load() {
+		return lasting
+	}
+	worst := open
+	for _, g := range v.gates {
+		worst = max(worst, g.state())
+	}
+	return worst
+}
+
+// take asks for n hints to be let through, and returns how many may go; the others' places are given back.
+func (v *valve) take(n int) int {
+	if v.paused.Load() {
+		return 0
+	}
+	for i, g := range v.gates {
+		got := g.take(n)
+		if got < n {
+			for _, before := range v.gates[:i] {
+				before.giveBack(n - got)
+			}
+		}
+		if n = got; n == 0 {
+			break
+		}
+	}
+	return n
+}
+
+// giveBack returns the places of hints that were let through, and that no handler was started for.
+func (v *valve) giveBack(n int) {
+	for _, g := range v.gates {
+		g.giveBack(n)
+	}
+}
+
+// ended returns the places of handlers that have.
+func (v *valve) ended(n int) {
+	for _, g := range v.gates {
+		g.ended(n)
+	}
+}
+
+// most is how many messages in hand are of use to the kind, at most n.
+func (v *valve) most(n int) int {
+	for _, g := range v.gates {
+		if m := g.most(); m > 0 {
+			n = min(n, m)
+		}
+	}
+	return n
+}
+
+// openValves makes a valve for each kind, with the gates that its declaration asks for.
+func (p *Pool) openValves() {
+	p.valves = make(map[string]*valve, len(p.mux.kinds))
+	for name, kind := range p.mux.kinds {
+		v := &valve{kind: kind}
+		if kind.slots > 0 {
+			v.gates = append(v.gates, &places{total: kind.slots, stir: p.stir})
+		}
+		p.valves[name] = v
+	}
+}
+
+// stir has the claimer look at the valves again; it does not block.
+func (p *Pool) stir() {
+	select {
+	case p.stirred <- struct{}{}:
+	default:
+	}
+}
+
+// places bound how many handlers of a kind run at once in this process.
+type places struct {
+	total int
+	stir  func()
+
+	mu   sync.Mutex
+	busy int
+}
+
+func (g *places) take(n int) int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	n = min(n, g.total-g.busy)
+	g.busy += n
+	return n
+}
+
+func (g *places) giveBack(n int) { g.ended(n) }
+
+func (g *places) ended(n int) {
+	g.mu.Lock()
+	full := g.busy == g.total
+	g.busy = max(0, g.busy-n) // a hint written by hand may have come through another kind's valve
+	g.mu.Unlock()
+	if full {
+		g.stir()
+	}
+}
+
+func (g *places) state() closure {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.busy < g.total {
+		return open
+	}
+	return brief
+}
+
+func (g *places) most() int { return g.total }
+
+// intake is a queue of the broker with the valves that its hints go through. The claimer owns it.
+type intake struct {
+	valves []*valve
+	held   bool // it is not consumed
+}
+
+// intakes are the queues of the mux's kinds, by the broker's names.
+func (p *Pool) intakes(installation uuid.UUID) (map[string]*intake, error) {
+	out := map[string]*intake{}
+	for _, v := range p.valves {
+		name, err := rabbit.QueueName(installation, v.kind.Queue)
+		if err != nil {
+			return nil, err
+		}
+		if out[name] == nil {
+			out[name] = &intake{}
+		}
+		out[name].valves = append(out[name].valves, v)
+		v.queue = out[name]
+	}
+	return out, nil
+}
+
+// prefetch is how many messages of a queue wait here unacked: no more than are of use.
+func (p *Pool) prefetch(q *intake) int {
+	most := min(p.cfg.Slots, maxPrefetch)
+	sum := 0
+	for _, v := range q.valves {
+		sum += v.most(most)
+	}
+	return min(sum, most)
+}
