@@ -23,27 +23,53 @@ func (w Word) check() error {
 }
 
 // Pause stops everything, or, if kind is not empty, that kind, until [Resume]. Nothing new is begun; running handlers go
-// on, and intents can still be created. Pausing what is paused replaces who and why. Errors: ErrInvalid, ErrNotFound
-// (nobody ever declared the kind), or the database's.
+// on, and intents can still be created: their messages wait in the broker. Pausing what is paused replaces who and why.
+// Errors: ErrInvalid, ErrNotFound (nobody ever declared the kind), or the database's.
 func Pause(ctx context.Context, db DB, kind string, w Word) error {
-	return w.say(ctx, db, "Pause", kind)
+	return w.say(ctx, db, "Pause", optional(kind), nil)
 }
 
 // Resume ends a pause. It adopts nothing: a copied database stays closed. Errors: ErrInvalid, ErrIllegal (it is not
 // paused), or the database's.
 func Resume(ctx context.Context, db DB, kind string, w Word) error {
-	return w.say(ctx, db, "Resume", kind)
+	return w.say(ctx, db, "Resume", optional(kind), nil)
 }
 
-func (w Word) say(ctx context.Context, db DB, statement, kind string) error {
+// PauseQueue is Pause for all kinds of one queue, those that are declared later included.
+func PauseQueue(ctx context.Context, db DB, queue string, w Word) error {
+	return w.say(ctx, db, "Pause", nil, &queue)
+}
+
+// ResumeQueue ends a pause of a queue. Kinds of it that are paused by themselves stay so. Errors as Resume's.
+func ResumeQueue(ctx context.Context, db DB, queue string, w Word) error {
+	return w.say(ctx, db, "Resume", nil, &queue)
+}
+
+// OpenBreaker opens the circuit breaker of a kind by hand, for pause, or if that is 0 for as long as it would stay open by
+// itself; then one intent is tried. Errors: ErrInvalid, ErrNotFound (nobody ever declared the kind), ErrIllegal (its code
+// declares no breaker), or the database's.
+func OpenBreaker(ctx context.Context, db DB, kind string, pause time.Duration, w Word) error {
+	var span *time.Duration
+	if pause != 0 {
+		span = &pause
+	}
+	return w.tell(ctx, db, "OpenBreaker", kind, w.Actor, w.Why, span)
+}
+
+// CloseBreaker closes it without a trial. Errors as OpenBreaker's, and ErrIllegal where it is closed.
+func CloseBreaker(ctx context.Context, db DB, kind string, w Word) error {
+	return w.tell(ctx, db, "CloseBreaker", kind, w.Actor, w.Why)
+}
+
+func (w Word) say(ctx context.Context, db DB, statement string, kind, queue *string) error {
+	return w.tell(ctx, db, statement, w.Actor, w.Why, kind, queue)
+}
+
+func (w Word) tell(ctx context.Context, db DB, statement string, args ...any) error {
 	if err := w.check(); err != nil {
 		return err
 	}
-	var name *string
-	if kind != "" {
-		name = &kind
-	}
-	rows, err := db.Query(ctx, writsql.Statement(statement), w.Actor, w.Why, name)
+	rows, err := db.Query(ctx, writsql.Statement(statement), args...)
 	if err == nil {
 		rows.Close()
 		err = rows.Err()
@@ -52,6 +78,41 @@ func (w Word) say(ctx context.Context, db DB, statement, kind string) error {
 		return fmt.Errorf("%s: %w", statement, explain(err, nil))
 	}
 	return nil
+}
+
+func optional(name string) *string {
+	if name == "" {
+		return nil
+	}
+	return &name
+}
+
+// KindState is what holds a declared kind back, or does not.
+type KindState struct {
+	Kind       string     `json:"kind"`
+	Queue      string     `json:"queue"`
+	Class      string     `json:"class"`
+	Paused     bool       `json:"paused"`
+	PauseWhy   string     `json:"pause_why,omitempty"`   // what is paused, by whom and why
+	HasBreaker bool       `json:"has_breaker"`           // its code declares one
+	Breaker    string     `json:"breaker"`               // closed, open or half-open
+	Until      *time.Time `json:"until,omitempty"`       // an open breaker is not tried before
+	BreakerWhy string     `json:"breaker_why,omitempty"` // of its last change
+	Workers    int64      `json:"workers"`               // live ones that take it
+	Waiting    *int64     `json:"waiting"`               // messages in its queue, as the relay saw them last; nil: not known, or no queue
+}
+
+// Kinds returns all kinds that workers ever declared, by name.
+func Kinds(ctx context.Context, db DB) ([]KindState, error) {
+	rows, err := db.Query(ctx, writsql.Statement("Kinds"))
+	if err != nil {
+		return nil, fmt.Errorf("kinds: %w", explain(err, nil))
+	}
+	all, err := pgx.CollectRows(rows, pgx.RowToStructByPos[KindState])
+	if err != nil {
+		return nil, fmt.Errorf("kinds: %w", explain(err, nil))
+	}
+	return all, nil
 }
 
 // Quarantined is what a quarantine did.

@@ -124,12 +124,45 @@ CREATE TABLE writ.kinds (
     max_probes          int              NOT NULL DEFAULT 5 CHECK (max_probes > 0), -- so often unknown, then a person
     run_ms              double precision,                        -- typical run, as the workers measured it
     limits              jsonb,
-    breaker             jsonb,
+    breaker             jsonb,                                   -- what its code declares; null: none
     paused_at           timestamptz,
     paused_by           text,
     paused_why          text,
+    opened_at           timestamptz,                             -- a pause or a breaker of it ended then
     declared_at         timestamptz      NOT NULL DEFAULT clock_timestamp()
 ) WITH (fillfactor = 70);
+
+-- Pauses of whole queues.
+CREATE TABLE writ.queues (
+    name       text        COLLATE "C" PRIMARY KEY,
+    paused_at  timestamptz,
+    paused_by  text,
+    paused_why text
+);
+
+-- The circuit breakers of kinds, one each for all workers together. No row: closed, and never opened. See ../sql/flow.sql.
+CREATE TABLE writ.breakers (
+    kind        text        COLLATE "C" PRIMARY KEY,
+    state       text        NOT NULL DEFAULT 'closed' CHECK (state IN ('closed', 'open', 'half-open')),
+    generation  int         NOT NULL DEFAULT 0,     -- +1 with each change: what was begun before it is not counted
+    trips       int         NOT NULL DEFAULT 0,     -- opened so often since it was last closed
+    until       timestamptz,                        -- open: nothing is tried before
+    holder      uuid,                               -- half-open: the worker that may try one intent,
+    lease_until timestamptz,                        -- until then, unless it says so again
+    changed_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    changed_by  text        NOT NULL DEFAULT 'worker',
+    why         text,
+    CONSTRAINT breakers_shape CHECK ((state = 'open') = (until IS NOT NULL) AND (state = 'half-open') = (num_nonnulls(holder, lease_until) = 2))
+) WITH (fillfactor = 50);
+
+-- How attempts of kinds with a closed breaker ended lately, as the workers counted them.
+CREATE TABLE writ.breaker_counts (
+    kind     text   COLLATE "C" NOT NULL,
+    slot     bigint NOT NULL,                       -- of a tenth of the window
+    calls    int    NOT NULL,
+    failures int    NOT NULL,
+    PRIMARY KEY (kind, slot)
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
 -- Everything off the happy path. Append-only.
 CREATE TABLE writ.log (
@@ -276,5 +309,5 @@ CREATE TABLE writ.repeatable (
 );
 
 -- +goose Down
-DROP TABLE writ.inbox, writ.subscriptions, writ.bulk_rows, writ.bulks, writ.repeatable, writ.duties, writ.leader, writ.relay, writ.settings, writ.keys, writ.log, writ.kinds, writ.workers, writ.outbox, writ.intents;
+DROP TABLE writ.breaker_counts, writ.breakers, writ.queues, writ.inbox, writ.subscriptions, writ.bulk_rows, writ.bulks, writ.repeatable, writ.duties, writ.leader, writ.relay, writ.settings, writ.keys, writ.log, writ.kinds, writ.workers, writ.outbox, writ.intents;
 DROP DOMAIN writ.op, writ.gate, writ.headers, writ.moment, writ.labels, writ.task;

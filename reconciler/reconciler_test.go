@@ -179,20 +179,27 @@ func TestRequeue_delayed(t *testing.T) {
 	}
 }
 
-// TestRequeue_paused: hints of a paused kind go round between worker and outbox; they are not lost.
-func TestRequeue_paused(t *testing.T) {
+// TestRequeue_shut: hints of a kind that is shut wait in the broker; they are not lost, nor are they for a while after it opens.
+func TestRequeue_shut(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.declare(job.Name, "manual")
 	b.insert(job.Name, 1, 2*time.Minute)
 	b.db.Run(t, "INSERT INTO writ.relay (queue, ready) VALUES ($1, 0)", job.Name)
-	b.db.Run(t, "UPDATE writ.kinds SET paused_at = now(), paused_by = 'op', paused_why = 'x'")
-	if got := b.once(); got.Requeued != 0 {
-		t.Errorf("requeued %d of a paused kind", got.Requeued)
+	for _, shut := range []struct{ reason, begin, end string }{
+		{"paused", "UPDATE writ.kinds SET paused_at = now(), paused_by = 'op', paused_why = 'x'", "UPDATE writ.kinds SET paused_at = NULL"},
+		{"paused with its queue", "INSERT INTO writ.queues SELECT queue, now(), 'op', 'x' FROM writ.kinds", "DELETE FROM writ.queues"},
+		{"stopped by its breaker", "UPDATE writ.kinds SET breaker = '{}'; INSERT INTO writ.breakers (kind, state, until) SELECT name, 'open', now() FROM writ.kinds", "DELETE FROM writ.breakers"},
+		{"open only since a moment", "UPDATE writ.kinds SET opened_at = now() - interval '10 s'", "UPDATE writ.kinds SET opened_at = now() - interval '3 min'"},
+	} {
+		b.db.Run(t, shut.begin)
+		if got := b.once(); got.Requeued != 0 {
+			t.Errorf("requeued %d of a kind that is %s", got.Requeued, shut.reason)
+		}
+		b.db.Run(t, shut.end)
 	}
-	b.db.Run(t, "UPDATE writ.kinds SET paused_at = NULL")
 	if got := b.once(); got.Requeued != 1 {
-		t.Errorf("requeued %d after it was resumed; want 1", got.Requeued)
+		t.Errorf("requeued %d after it opened; want 1", got.Requeued)
 	}
 }
 

@@ -74,13 +74,14 @@ BEGIN
     GRANT SELECT, UPDATE ON writ.intents TO writ_worker;
     GRANT SELECT, INSERT, UPDATE, DELETE ON writ.workers TO writ_worker;
     GRANT SELECT, INSERT, UPDATE ON writ.kinds TO writ_worker;
-    GRANT SELECT ON writ.settings, writ.outbox TO writ_worker;
+    GRANT SELECT ON writ.settings, writ.outbox, writ.flow TO writ_worker;
+    GRANT EXECUTE ON FUNCTION writ.breaker_report(text, uuid, int, int, int, text, boolean, interval) TO writ_worker;
     GRANT SELECT, INSERT (intent_id, epoch, event, actor, worker_id, why, evidence) ON writ.log TO writ_worker;
     GRANT EXECUTE ON FUNCTION writ.probed(uuid, int, timestamptz, timestamptz, text, timestamptz, interval, interval, interval, uuid, text, jsonb, text),
         writ.late_meaning(uuid, int, text), writ.probe_danger(writ.intents) TO writ_worker;
 
     GRANT SELECT, INSERT, UPDATE, DELETE ON writ.outbox, writ.relay, writ.leader, writ.duties TO writ_relay;
-    GRANT SELECT ON writ.kinds, writ.settings TO writ_relay;
+    GRANT SELECT ON writ.kinds, writ.settings, writ.flow TO writ_relay;
     GRANT SELECT, UPDATE, DELETE ON writ.workers, writ.intents TO writ_relay;
     GRANT SELECT, INSERT (intent_id, epoch, event, actor, worker_id, why, evidence), DELETE ON writ.log TO writ_relay;
     GRANT SELECT, DELETE ON writ.keys TO writ_relay;
@@ -89,7 +90,7 @@ BEGIN
 
     GRANT SELECT ON ALL TABLES IN SCHEMA writ TO writ_viewer, writ_operator;
     GRANT EXECUTE ON FUNCTION writ.why(uuid), writ.span(interval), writ.retry_danger(writ.intents), writ.ways_out(text, boolean),
-        writ.why_missing(uuid), writ.why_pending(writ.intents), writ.why_ambiguous(writ.intents), writ.why_stopped(), writ.why_held(writ.intents), writ.why_requeued(writ.intents, text), writ.times(int),
+        writ.why_missing(uuid), writ.why_pending(writ.intents), writ.why_ambiguous(writ.intents), writ.why_stopped(), writ.why_breaker(text), writ.why_held(writ.intents), writ.why_requeued(writ.intents, text), writ.times(int),
         writ.status_of(writ.intents), writ.late_truth(uuid), writ.merge_patch(jsonb, jsonb), writ.fingerprint(text), writ.uuid_at(timestamptz),
         writ.known_kinds(), writ.json_bigint(jsonb), writ.json_numeric(jsonb), writ.json_boolean(jsonb), writ.json_text(jsonb), writ.json_uuid(jsonb),
         writ.json_timestamptz(jsonb), writ.is_utf8(bytea)
@@ -101,5 +102,5 @@ BEGIN
         writ.bulk_plan(text, uuid[], text[], int[], text, text, jsonb, text, boolean, jsonb, jsonb), writ.bulk_start(uuid, text, double precision),
         writ.bulk_step(uuid, int), writ.bulk_abort(uuid, text, text),
         writ.decide_event(text, text, text, text, text, text), writ.own(text),
-        writ.pause(text, text, text), writ.resume(text, text, text), writ.quarantine(timestamptz, text, text, jsonb) TO writ_operator;
+        writ.pause(text, text, text, text), writ.resume(text, text, text, text), writ.open_breaker(text, text, text, interval), writ.close_breaker(text, text, text), writ.quarantine(timestamptz, text, text, jsonb) TO writ_operator;
 END $$;

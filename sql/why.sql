@@ -82,7 +82,10 @@ BEGIN
         CASE last.event WHEN 'retry' THEN format('%s sent it back %s ago: %s', last.actor, writ.span(now() - last.at), last.why)
             WHEN 'moved' THEN format('%s moved its time %s ago: %s', last.actor, writ.span(now() - last.at), last.why) END,
         stopped,
+        (SELECT concat('queue ', q.name, ' is paused', ' by ' || q.paused_by, ' (' || q.paused_why || ')') FROM writ.queues q
+            WHERE q.name = coalesce(k.queue, i.kind) AND q.paused_at IS NOT NULL),
         CASE WHEN k.paused_at IS NOT NULL THEN concat('kind ', i.kind, ' is paused', ' by ' || k.paused_by, ' (' || k.paused_why || ')') END,
+        writ.why_breaker(i.kind),
         CASE WHEN k.name IS NULL THEN format('no worker ever declared kind %s', i.kind)
             WHEN w.alive = 0 THEN format('no live worker handles kind %s', i.kind)
             WHEN w.taking = 0 THEN format('all live workers that handle kind %s are shutting down', i.kind)

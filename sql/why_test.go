@@ -111,6 +111,20 @@ func otherWorlds(t *testing.T, b *bench, ids map[string]uuid.UUID) string {
 			[]string{"ready, in the outbox", "ready, with the broker", "ready, hint lost", "scheduled", "running, worker dead"},
 		},
 		{
+			"its queue is paused", `INSERT INTO writ.queues SELECT DISTINCT queue, now(), 'eve', 'the provider is down' FROM writ.kinds`, "DELETE FROM writ.queues",
+			[]string{"ready, with the broker", "scheduled"},
+		},
+		{
+			"its breaker is open", `UPDATE writ.kinds SET breaker = '{}'; INSERT INTO writ.breakers (kind, state, until, why) SELECT name, 'open', now() + interval '20 s', '12 of 20 attempts within 30 s failed' FROM writ.kinds`,
+			"DELETE FROM writ.breakers",
+			[]string{"ready, with the broker"},
+		},
+		{
+			"its breaker is half-open", `UPDATE writ.kinds SET breaker = '{}'; INSERT INTO writ.breakers (kind, state, holder, lease_until) SELECT name, 'half-open', (SELECT id FROM writ.workers WHERE host = 'web-1' ORDER BY id LIMIT 1), now() FROM writ.kinds`,
+			"DELETE FROM writ.breakers",
+			[]string{"ready, with the broker"},
+		},
+		{
 			"the database is a copy", "UPDATE writ.settings SET fingerprint = 'elsewhere/1/1'", "UPDATE writ.settings SET fingerprint = writ.fingerprint()",
 			[]string{"ready, in the outbox", "running, worker dead"},
 		},

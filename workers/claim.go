@@ -183,7 +183,7 @@ func (c *claimer) enter(batch []hint, v *valve, h hint) []hint {
 			c.settle(h, "held")
 		}
 	}
-	v.giveBack(1)
+	v.giveBack(1, h.pass)
 	return batch
 }
 
@@ -249,7 +249,19 @@ func (c *claimer) begin(ctx context.Context, batch []hint, claimed []store.Claim
 	got := make(map[claim]string, len(claimed)) // not by id alone: an old hint of the same intent may be among them
 	for _, row := range claimed {
 		got[claim{row.ID, row.Epoch - 1}] = row.Kind
-		c.start(row, sent)
+	}
+	var passes map[claim]pass
+	for _, h := range batch {
+		if h.pass == 0 {
+			continue
+		}
+		if passes == nil {
+			passes = make(map[claim]pass, len(batch))
+		}
+		passes[claim{h.ID, h.Epoch}] = h.pass
+	}
+	for _, row := range claimed {
+		c.start(row, sent, passes[claim{row.ID, row.Epoch - 1}])
 	}
 	c.metrics.settled("claimed", len(claimed))
 	var rest []hint
@@ -259,7 +271,7 @@ func (c *claimer) begin(ctx context.Context, batch []hint, claimed []store.Claim
 		h = c.whole(h)
 		kind, claimed := got[at]
 		if claimed && kind != h.Kind { // a hint written by hand
-			c.valves[h.Kind].giveBack(1)
+			c.valves[h.Kind].giveBack(1, h.pass)
 		}
 		switch {
 		case !claimed:
@@ -285,7 +297,7 @@ func (c *claimer) resolve(ctx context.Context, h hint, sent time.Time, cause err
 	case !ok:
 		c.forsake([]hint{h})
 	case row != nil:
-		c.start(*row, sent)
+		c.start(*row, sent, h.pass)
 		c.settle(c.whole(h), "claimed")
 	default:
 		h = c.whole(h)
@@ -323,7 +335,7 @@ func (c *claimer) resolveOne(ctx context.Context, h hint, cause error) (row *sto
 func (c *claimer) forget(hints []hint) {
 	for _, h := range hints {
 		c.registry.leave(claim{h.ID, h.Epoch})
-		c.valves[h.Kind].giveBack(1)
+		c.valves[h.Kind].giveBack(1, h.pass)
 	}
 	c.slots.returned(len(hints))
 	c.slots.said(len(hints))

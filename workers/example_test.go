@@ -75,6 +75,28 @@ func ExampleNew() {
 	// workers: kind shop.cache.warm: Handler.Do is missing
 }
 
+// A kind that calls a system which may be down, beside others: two at a time in a process, and none for a while where half of
+// the calls fail.
+func ExampleBreaker() {
+	mux := workers.NewMux()
+	workers.Handle(mux, Charge, workers.Handler[orderArgs]{
+		Do: func(ctx context.Context, job *workers.Job[orderArgs]) error {
+			return charge(ctx, job.Args, job.Key())
+		},
+		Slots:   2,
+		Breaker: workers.Breaker{Ratio: 0.5, Least: 20, Window: 30 * time.Second, Open: 10 * time.Second},
+	})
+	pool, err := pgxpool.New(context.Background(), "postgres:///app")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer pool.Close()
+	_, err = workers.New(pool, "amqp://localhost/", mux, workers.Config{Slots: 50})
+	fmt.Println(err)
+	// Output: <nil>
+}
+
 // What a handler may return.
 func ExampleNotDone() {
 	handle := func(answer int) error {

@@ -24,8 +24,11 @@ const (
 // let takes a hint of a known kind into the batch if its valve lets it through at once; else it waits there. What is
 // neither is settled.
 func (c *claimer) let(batch []hint, v *valve, h hint) []hint {
-	if len(v.waiting) == 0 && v.take(1) == 1 {
-		return c.enter(batch, v, h)
+	if len(v.waiting) == 0 {
+		if n, p := v.take(1); n == 1 {
+			h.pass = p
+			return c.enter(batch, v, h)
+		}
 	}
 	c.detain(v, h)
 	return batch
@@ -46,12 +49,13 @@ func (c *claimer) detain(v *valve, h hint) {
 func (c *claimer) release(batch []hint, most int) []hint {
 	for _, v := range c.held {
 		for len(v.waiting) > 0 && len(batch) < most {
-			n := v.take(min(len(v.waiting), most-len(batch)))
+			n, p := v.take(min(len(v.waiting), most-len(batch)))
 			if n == 0 {
 				break
 			}
 			v.since = time.Time{}
 			for _, h := range v.waiting[:n] {
+				h.pass = p
 				batch = c.enter(batch, v, h)
 			}
 			v.waiting = v.waiting[n:]

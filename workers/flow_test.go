@@ -76,13 +76,14 @@ func (b *bench) count(sql string, args ...any) int {
 func (b *bench) until(what string, most time.Duration, sql string, args ...any) {
 	b.t.Helper()
 	testkit.Until(b.t, most, what, func() (bool, string) {
-		return testkit.Value[bool](b.t, b.db, "SELECT "+sql, args...), "not so"
+		return testkit.Value[bool](b.t, b.db, "SELECT coalesce((SELECT "+sql+"), false)", args...), "not so"
 	})
 }
 
 // beats waits until each worker has looked at what was set in the database before.
 func (b *bench) beats() {
 	b.t.Helper()
+	b.until("there are workers", 20*time.Second, "count(*) > 0 FROM writ.workers")
 	for range 2 { // a look comes after its beat, so the first one may have been on its way
 		b.db.Run(b.t, "DROP TABLE IF EXISTS writ.seen; CREATE TABLE writ.seen AS SELECT id, heartbeat_at FROM writ.workers")
 		b.until("all have beaten", 20*time.Second, "bool_and(w.heartbeat_at > s.heartbeat_at) FROM writ.workers w JOIN writ.seen s USING (id)")

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -62,7 +61,7 @@ func (p *Pool) beatSoon() {
 }
 
 // sendBeat connects if need be, beats, and then, on the same connection, writes down run times that have changed and
-// reads which kinds are paused.
+// reads what holds kinds back.
 func (p *Pool) sendBeat(ctx context.Context, conn *pgx.Conn) (*pgx.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.TTL/2)
 	defer cancel()
@@ -107,28 +106,10 @@ func (p *Pool) sendBeat(ctx context.Context, conn *pgx.Conn) (*pgx.Conn, error) 
 			}
 		}
 	}
-	return conn, p.lookAtPauses(ctx, conn)
-}
-
-// lookAtPauses reads which kinds are paused.
-func (p *Pool) lookAtPauses(ctx context.Context, q store.Querier) error {
-	names, err := store.PausedKinds(ctx, q)
-	if err == nil {
-		p.pause(names)
+	if err := p.lookAtFlow(ctx, conn); err != nil {
+		return conn, err
 	}
-	return err
-}
-
-// pause shuts the valves of these kinds, and of no others.
-func (p *Pool) pause(kinds []string) {
-	changed := false
-	for name, v := range p.valves {
-		paused := slices.Contains(kinds, name)
-		changed = v.paused.Swap(paused) != paused || changed
-	}
-	if changed {
-		p.stir()
-	}
+	return conn, p.reportBreakers(ctx, conn)
 }
 
 // flagOverdue flags rows whose handlers ignore their cancelled contexts. They keep slot and row: no outcome is written
@@ -141,6 +122,9 @@ func (p *Pool) flagOverdue(flags *sync.WaitGroup) {
 		}
 		if time.Since(a.deadline) < grace || !a.flagged.CompareAndSwap(false, true) {
 			continue
+		}
+		if !a.returned.Load() {
+			a.note(failing)
 		}
 		a.log().Warn("worker: past its deadline without an outcome", "reason", why, "deadline", a.deadline)
 		if a.kind.class == Idempotent {

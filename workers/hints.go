@@ -18,6 +18,7 @@ import (
 type hint struct {
 	store.Hint
 	frame *frame
+	pass  pass // with which its kind's breaker let it through
 }
 
 // frame counts the hints of a delivery that are still unsettled. Several goroutines may settle its hints.
@@ -44,7 +45,7 @@ func (c *claimer) unpack(d rabbit.Delivery) {
 	f := &frame{delivery: d}
 	f.left.set(len(hints))
 	for _, h := range hints {
-		h := hint{store.Hint{ID: h.ID, Epoch: h.Epoch, Kind: h.Kind, Op: h.Op}, f}
+		h := hint{Hint: store.Hint{ID: h.ID, Epoch: h.Epoch, Kind: h.Kind, Op: h.Op}, frame: f}
 		if v := c.valves[h.Kind]; h.Op == opProbe && (v == nil || v.state() != lasting) {
 			c.probe(h) // needs no slot, so it does not wait for one
 			continue

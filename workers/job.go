@@ -106,6 +106,7 @@ type attempt struct {
 	store.Claimed
 	kind     *registration
 	valve    *valve // that it came through
+	pass     pass   // and how
 	worker   uuid.UUID
 	logger   *slog.Logger
 	deadline time.Time // local and monotonic, from before the claim was sent
@@ -114,6 +115,7 @@ type attempt struct {
 	effect   atomic.Bool
 	flagged  atomic.Bool // as overdue
 	returned atomic.Bool // the handler did, or never began
+	noted    atomic.Bool // its kind's breaker knows how it ended
 
 	mu   sync.Mutex
 	hook func(context.Context, pgx.Tx) error

@@ -20,6 +20,8 @@ type metrics struct {
 	probeTook   *prometheus.HistogramVec
 	stuckProbes *prometheus.GaugeVec
 	stuck       prometheus.Gauge
+	breakers    *prometheus.GaugeVec
+	paused      *prometheus.GaugeVec
 	kinds       map[string]*kindMetrics
 	events      *eventMetrics
 }
@@ -51,8 +53,14 @@ func newMetrics(r prometheus.Registerer, kinds []string) *metrics {
 			Name: "writ_stuck_handlers", Help: "Handlers past their deadline that have not returned.",
 		}),
 	}
+	m.breakers = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "writ_breaker_state", Help: "Circuit breakers of kinds that have one, as this worker last heard: 0 closed, 1 half-open, 2 open.",
+	}, []string{"kind"})
+	m.paused = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "writ_paused", Help: "1 where a kind is paused, by itself, by its queue or with everything; absent where it never was.",
+	}, []string{"kind"})
 	if r != nil {
-		r.MustRegister(m.hints, m.transitions, m.duration, m.late, m.stuck, m.probes, m.probeTook, m.stuckProbes)
+		r.MustRegister(m.breakers, m.paused, m.hints, m.transitions, m.duration, m.late, m.stuck, m.probes, m.probeTook, m.stuckProbes)
 	}
 	m.events = newEventMetrics(r)
 	m.kinds = make(map[string]*kindMetrics, len(kinds))
@@ -64,6 +72,20 @@ func newMetrics(r prometheus.Registerer, kinds []string) *metrics {
 
 // settled counts hints by what they were worth.
 func (m *metrics) settled(result string, n int) { m.hints.WithLabelValues(result).Add(float64(n)) }
+
+// breaker notes how a kind's breaker stands.
+func (m *metrics) breaker(kind, state string) {
+	m.breakers.WithLabelValues(kind).Set(map[string]float64{store.BreakerHalfOpen: 1, store.BreakerOpen: 2}[state])
+}
+
+// pause notes whether a kind is paused.
+func (m *metrics) pause(kind string, paused bool) {
+	value := 0.0
+	if paused {
+		value = 1
+	}
+	m.paused.WithLabelValues(kind).Set(value)
+}
 
 // probed counts an asking of a kind's probe by what became of its answer.
 func (m *metrics) probed(kind, result string) {

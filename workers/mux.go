@@ -54,6 +54,10 @@ type Handler[T any] struct {
 	// bounds it. At most 100,000.
 	Slots int
 
+	// Breaker stops the kind, in all processes, where too many attempts fail. Default: none. It is off unless asked for, because what
+	// fails may be the intents of one customer, not the outside system, and it stops all of the kind.
+	Breaker Breaker
+
 	// Probe asks the outside world whether an attempt was carried out that nobody knows the outcome of. Giving one makes the
 	// kind's class probed.
 	Probe Probe[T]
@@ -91,7 +95,11 @@ func Handle[T any](m *Mux, kind intent.Kind[T], h Handler[T]) {
 	if h.Slots < 0 || h.Slots > 100_000 {
 		m.faults = append(m.faults, fmt.Errorf("workers: kind %s: Handler.Slots is %d; it must be 0 (no bound of its own) to 100,000", kind.Name, h.Slots))
 	}
-	r := &registration{Settings: settings, slots: h.Slots, class: Manual, effect: h.Effect, probing: probing, schema: declaredSchema(reflect.TypeFor[T](), settings.Schema), upgrade: h.Upgrade}
+	circuit, err := h.Breaker.withDefaults()
+	if err != nil {
+		m.faults = append(m.faults, fmt.Errorf("workers: kind %s: %w", kind.Name, err))
+	}
+	r := &registration{Settings: settings, slots: h.Slots, breaker: circuit, class: Manual, effect: h.Effect, probing: probing, schema: declaredSchema(reflect.TypeFor[T](), settings.Schema), upgrade: h.Upgrade}
 	switch {
 	case kind.Idempotent:
 		r.class = Idempotent
@@ -134,7 +142,8 @@ type registration struct {
 	intent.Settings
 	class   string
 	effect  EffectMode
-	slots   int             // places in one process; 0: any number
+	slots   int // places in one process; 0: any number
+	breaker Breaker
 	schema  json.RawMessage // of the arguments; nil: not known
 	do      func(ctx context.Context, a *attempt) error
 	onError func(ctx context.Context, tx pgx.Tx, a *attempt, cause error) error
@@ -183,7 +192,7 @@ func (m *Mux) declarations() []store.Declaration {
 			Name: name, Queue: k.Queue, Class: k.class, Timeout: k.Timeout, Settle: k.Settle, MaxAttempts: k.MaxAttempts,
 			BackoffMin: k.Backoff.Min, BackoffMax: k.Backoff.Max, BackoffFactor: k.Backoff.Factor,
 			KeepSent: keep(k.Retention.Sent), KeepErr: keep(k.Retention.Error), KeepCanc: keep(k.Retention.Cancelled),
-			MaxArgs: k.MaxArgs, ArgsVersion: k.ArgsVersion, Recovers: k.onError != nil, Schema: k.schema, MaxProbes: k.probing.Most,
+			MaxArgs: k.MaxArgs, ArgsVersion: k.ArgsVersion, Recovers: k.onError != nil, Schema: k.schema, MaxProbes: k.probing.Most, Breaker: k.breaker.declaration(),
 		})
 	}
 	return out

@@ -219,7 +219,7 @@ func (p *Pool) register(ctx context.Context) (store.Settings, error) {
 			err = p.declareSubscriptions(ctx, settings.Installation)
 		}
 		if err == nil {
-			err = p.lookAtPauses(ctx, p.pool)
+			err = p.lookAtFlow(ctx, p.pool)
 		}
 		if err == nil {
 			if why := settings.Reason(); why != "" {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"strings"
 	"sync"
@@ -21,7 +22,12 @@ import (
 	"github.com/writhq/writ/workers"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv("WRIT_TEST_CHILD") == "breaker" {
+		child()
+	}
+	goleak.VerifyTestMain(m)
+}
 
 type args struct {
 	N int `json:"n"`

@@ -67,7 +67,7 @@ func TestRolling_unknownKind(t *testing.T) {
 	_, stop := b.work(b.db.URL, workers.Handler[args]{Do: func(context.Context, *workers.Job[args]) error { return nil }}, old)
 	b.await(b.create(old, 0), "sent")
 	b.createMany(coming, backlog)
-	testkit.Until(t, 2*time.Minute, "all are put back", func() (bool, string) {
+	testkit.Until(t, 45*time.Second, "all are put back", func() (bool, string) {
 		n := testkit.Value[int](t, b.db, "SELECT count(DISTINCT intent_id) FROM writ.outbox WHERE failures > 0 AND last_error LIKE 'a worker had no code%'")
 		return n == backlog, fmt.Sprint(n)
 	})

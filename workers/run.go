@@ -13,18 +13,21 @@ import (
 // start runs the handler of a claimed intent in a goroutine of its own. sent is when its claim was first sent: the local
 // deadline counts from there, so that it never lies behind the database's. A claim that came back too late, or to a
 // process that must be taken for dead, is not run: it is given back as not done, with no attempt spent.
-func (p *Pool) start(c store.Claimed, sent time.Time) {
+func (p *Pool) start(c store.Claimed, sent time.Time, through pass) {
 	v := p.valves[c.Kind]
 	kind := v.kind
+	if v.breaker == nil {
+		through = 0 // a hint written by hand may name another kind
+	}
 	a := &attempt{
-		Claimed: c, kind: kind, valve: v, worker: p.id, deadline: sent.Add(kind.Timeout), started: time.Now(),
+		Claimed: c, kind: kind, valve: v, pass: through, worker: p.id, deadline: sent.Add(kind.Timeout), started: time.Now(),
 		logger: p.cfg.Log,
 	}
 	p.registry.start(claim{c.ID, c.Epoch - 1}, a)
 	p.metrics.kinds[c.Kind].claimed().Inc()
 	if !p.pulse.alive() || !time.Now().Before(a.deadline) || p.handlers.Err() != nil {
 		a.returned.Store(true)
-		v.giveBack(1)
+		v.giveBack(1, through)
 		p.slots.returned(1)
 		p.finisher.submit(a, store.Outcome{
 			ID: c.ID, Epoch: c.Epoch, Event: store.Retried, Free: true, Why: "claimed too late to begin",
@@ -43,6 +46,7 @@ func (p *Pool) attend(a *attempt) {
 	defer func() { // deferred, for a handler may end its goroutine (runtime.Goexit)
 		if !returned {
 			o, _ = judgeSafely(p.handlers, a, errGone)
+			a.note(failing)
 		}
 		a.returned.Store(true)
 		a.valve.ended(1)
@@ -68,6 +72,7 @@ func (p *Pool) execute(a *attempt) store.Outcome {
 	}
 
 	o, err := judgeSafely(ctx, a, err)
+	a.note(meaningOf(ctx, err))
 	p.metrics.kinds[a.Kind].ran(o.Event, took)
 	if err != nil {
 		a.log().Info("worker: attempt ended", "outcome", o.Event, "why", o.Why, "error", err, "took", took)
@@ -77,6 +82,13 @@ func (p *Pool) execute(a *attempt) store.Outcome {
 		}
 	}
 	return o
+}
+
+// note tells the kind's breaker what the end of the attempt says of the outside system; the first word counts.
+func (a *attempt) note(m meaning) {
+	if a.pass > 0 && !a.noted.Swap(true) {
+		a.valve.breaker.note(a.pass, m)
+	}
 }
 
 // judgeSafely judges an error that may itself panic when it is asked, as a typed nil pointer does: it must not take the

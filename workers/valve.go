@@ -8,12 +8,13 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/writhq/writ/internal/rabbit"
+	"github.com/writhq/writ/internal/store"
 )
 
 // A valve lets the hints of one kind through to the claim, or has them wait, without holding up other kinds. It is shut for
-// reasons of two sorts: a person's pause, which every valve looks at, and gates, which a kind has only if its declaration
-// asks for them. What waits stays in its order, and unacked, so the broker's prefetch bounds it: at most as many messages
-// a queue as [Pool.prefetch] says, in each up to 32 hints (128 of the briefest kinds).
+// reasons of three sorts: a person's pause, which every valve looks at, and a circuit breaker and gates, which a kind has only
+// if its declaration asks for them. What waits stays in its order, and unacked, so the broker's prefetch bounds it: at most as
+// many messages a queue as [Pool.prefetch] says, in each up to 32 hints (128 of the briefest kinds).
 //
 // When a valve stays shut its queue is not consumed any more, so that messages wait in the broker, and what had come
 // already goes back through the outbox, once. See flow.go.
@@ -24,9 +25,10 @@ import (
 // called by the goroutine that claims for all kinds. What it is to grant by is the kind; the row of an intent, and so any
 // key within its arguments, is not known before its claim.
 type valve struct {
-	kind   *registration
-	paused atomic.Bool
-	gates  []gate
+	kind    *registration
+	paused  atomic.Bool
+	breaker *breaker // nil: none
+	gates   []gate
 
 	// The claimer's own.
 	waiting []hint    // in the order of their coming
@@ -62,17 +64,18 @@ func (v *valve) state() closure {
 	if v.paused.Load() {
 		return lasting
 	}
-	worst := open
+	worst := v.breaker.closure()
 	for _, g := range v.gates {
 		worst = max(worst, g.state())
 	}
 	return worst
 }
 
-// take asks for n hints to be let through, and returns how many may go; the others' places are given back.
-func (v *valve) take(n int) int {
-	if v.paused.Load() {
-		return 0
+// take asks for n hints to be let through, and returns how many may go, and how the breaker let them; the others' places are
+// given back.
+func (v *valve) take(n int) (int, pass) {
+	if v.state() != open { // before one gate takes what another refuses, which would have it stir for nothing, again and again
+		return 0, 0
 	}
 	for i, g := range v.gates {
 		got := g.take(n)
@@ -82,16 +85,23 @@ func (v *valve) take(n int) int {
 			}
 		}
 		if n = got; n == 0 {
-			break
+			return 0, 0
 		}
 	}
-	return n
+	got, p := v.breaker.take(n)
+	if got < n {
+		v.giveBack(n-got, 0)
+	}
+	return got, p
 }
 
 // giveBack returns the places of hints that were let through, and that no handler was started for.
-func (v *valve) giveBack(n int) {
+func (v *valve) giveBack(n int, p pass) {
 	for _, g := range v.gates {
 		g.giveBack(n)
+	}
+	if p > 0 {
+		v.breaker.giveBack(p)
 	}
 }
 
@@ -104,6 +114,9 @@ func (v *valve) ended(n int) {
 
 // most is how many messages in hand are of use to the kind, at most n.
 func (v *valve) most(n int) int {
+	if m := v.breaker.most(); m > 0 {
+		n = min(n, m)
+	}
 	for _, g := range v.gates {
 		if m := g.most(); m > 0 {
 			n = min(n, m)
@@ -119,6 +132,10 @@ func (p *Pool) openValves() {
 		v := &valve{kind: kind}
 		if kind.slots > 0 {
 			v.gates = append(v.gates, &places{total: kind.slots, stir: p.stir})
+		}
+		if kind.breaker.Ratio > 0 {
+			v.breaker = &breaker{Breaker: kind.breaker, kind: name, stir: p.stir, soon: p.beatSoon, metrics: p.metrics, state: store.Breaker{State: store.BreakerClosed}}
+			p.metrics.breaker(name, store.BreakerClosed)
 		}
 		p.valves[name] = v
 	}

@@ -95,7 +95,7 @@ func (x *examination) all(ctx context.Context) {
 		return
 	}
 	for _, check := range []func(context.Context){
-		x.identity, x.running, x.workers, x.stranded, x.pausedKinds, x.outbox, x.ambiguous, x.events, x.snapshots,
+		x.identity, x.running, x.workers, x.stranded, x.pausedKinds, x.breakers, x.outbox, x.ambiguous, x.events, x.snapshots,
 	} {
 		check(ctx)
 	}

@@ -126,6 +126,22 @@ func (x *examination) pausedKinds(ctx context.Context) {
 	}
 }
 
+func (x *examination) breakers(ctx context.Context) {
+	rows, err := x.pool.Query(ctx, writsql.Statement("DoctorBreakers"))
+	var parts []string
+	if err == nil {
+		parts, err = pgx.CollectRows(rows, pgx.RowTo[string])
+	}
+	switch {
+	case err != nil:
+		x.failed("breakers", err)
+	case len(parts) > 0:
+		x.add("breakers", checkWarn, few(parts), "look what fails: writ list --kind; it is tried again by itself, or by writ breaker close")
+	default:
+		x.add("breakers", checkOK, "no circuit breaker is open", "")
+	}
+}
+
 func (x *examination) outbox(ctx context.Context) {
 	n, age, err := x.store.OutboxAge(ctx)
 	switch detail := fmt.Sprintf("%d due, the oldest for %s", n, span(age)); {

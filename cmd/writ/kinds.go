@@ -3,18 +3,28 @@ package main
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/spf13/cobra"
 
+	"github.com/writhq/writ/intent"
 	"github.com/writhq/writ/internal/store"
 )
 
 func (a *app) kindsCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "kinds", Short: "Keep a typed view per kind, with the arguments as columns"}
+	cmd := &cobra.Command{Use: "kinds", Short: "List kinds and what holds them back; keep a typed view per kind"}
 	group(cmd)
 	cmd.AddCommand(&cobra.Command{
+		Use:   "list",
+		Short: "All kinds that workers declared, and what holds them back: pauses and circuit breakers",
+		Args:  words(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.withPool(cmd.Context(), func(pool *pgxpool.Pool) error { return a.listKinds(cmd.Context(), pool) })
+		},
+	}, &cobra.Command{
 		Use:   "sync [KIND…]",
 		Short: "Make a view of each kind, like writ.kind_blog_comment_notify, or bring it up to date",
 		Long: `Make a view of each kind, like writ.kind_blog_comment_notify for blog.comment.notify, or bring it
@@ -69,4 +79,45 @@ func (a *app) syncKinds(ctx context.Context, pool *pgxpool.Pool, kinds []string)
 		g.row(clean(s.Kind), clean(s.View), s.Did)
 	}
 	return g.print()
+}
+
+func (a *app) listKinds(ctx context.Context, pool *pgxpool.Pool) error {
+	all, err := intent.Kinds(ctx, pool)
+	if err != nil {
+		return err
+	}
+	if a.isJSON() {
+		return emitAll(a, all)
+	}
+	if len(all) == 0 {
+		a.note("no worker ever declared a kind")
+		return nil
+	}
+	g := a.grid("kind", "queue", "class", "workers", "waiting", "state")
+	for _, k := range all {
+		waiting := "-"
+		if k.Waiting != nil {
+			waiting = strconv.FormatInt(*k.Waiting, 10)
+		}
+		g.row(clean(k.Kind), clean(k.Queue), k.Class, strconv.FormatInt(k.Workers, 10), waiting, clean(stateOf(k)))
+	}
+	return g.print()
+}
+
+// stateOf says in words what holds a kind back.
+func stateOf(k intent.KindState) string {
+	var parts []string
+	if k.Paused {
+		parts = append(parts, k.PauseWhy)
+	}
+	switch {
+	case k.Breaker == "open" && k.Until != nil:
+		parts = append(parts, "breaker open until "+k.Until.UTC().Format(time.RFC3339)+": "+k.BreakerWhy)
+	case k.Breaker != "closed":
+		parts = append(parts, "breaker "+k.Breaker+": "+k.BreakerWhy)
+	}
+	if len(parts) == 0 {
+		return "open"
+	}
+	return strings.Join(parts, "; ")
 }

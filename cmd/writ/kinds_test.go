@@ -17,7 +17,7 @@ func TestKindsSync(t *testing.T) {
 		t.Errorf("the view has %d rows; want 1", n)
 	}
 	s.writ("kinds", "sync", "Charge").want(t, exitUsage, "malformed")
-	s.writ("kinds").want(t, exitUsage, "say which: sync")
+	s.writ("kinds").want(t, exitUsage, "say which: list, sync")
 	// Taking the schema down and up again takes the views along.
 	s.writ("migrate", "down", "--yes").want(t, exitOK)
 	s.writ("migrate", "up").want(t, exitOK)

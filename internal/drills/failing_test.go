@@ -21,10 +21,7 @@ import (
 // The two kinds that one worker process has: one that is well, and one whose every attempt fails.
 var (
 	steady  = intent.Kind[effect]{Name: "drill.steady.run", Timeout: time.Minute}
-	failing = intent.Kind[effect]{
-		Name: "drill.failing.run", Timeout: time.Minute, MaxAttempts: 1000,
-		Backoff: intent.Backoff{Min: time.Minute, Max: time.Hour},
-	}
+	failing = intent.Kind[effect]{Name: "drill.failing.run", Timeout: time.Minute, MaxAttempts: 1000}
 )
 
 // playBoth is a worker process that has both.
@@ -44,9 +41,12 @@ func playBoth(ctx context.Context, log *slog.Logger) error {
 		}
 	}
 	workers.Handle(mux, steady, workers.Handler[effect]{Do: func(ctx context.Context, _ *workers.Job[effect]) error { return work(ctx) }})
-	workers.Handle(mux, failing, workers.Handler[effect]{Do: func(ctx context.Context, _ *workers.Job[effect]) error {
-		return workers.NotDone(errors.Join(errors.New("the other side is down"), work(ctx)))
-	}})
+	workers.Handle(mux, failing, workers.Handler[effect]{
+		Do: func(ctx context.Context, _ *workers.Job[effect]) error {
+			return workers.NotDone(errors.Join(errors.New("the other side is down"), work(ctx)))
+		},
+		Breaker: workers.Breaker{Ratio: 0.5},
+	})
 	w, err := workers.New(pool, os.Getenv("AMQP_URL"), mux, workers.Config{Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err
@@ -56,9 +56,9 @@ func playBoth(ctx context.Context, log *slog.Logger) error {
 	return w.Run(ctx)
 }
 
-// TestFailingKind: 10,000 intents of a kind that fails at each attempt go round with its backoff, about 170 attempts a second at first, and
-// another kind of the same two worker processes starts as soon as without them. In turns, each in a database of its own; what counts is the
-// ratio. It is a measurement: it means something on a quiet machine only.
+// TestFailingKind: 10,000 intents of a kind that fails at each attempt come to two worker processes, until its breaker opens, and then wait with
+// the broker, but for one that is tried now and then. Another kind of the same processes starts as soon as without them. In turns, each in a
+// database of its own; what counts is the ratio. It is a measurement: it means something on a quiet machine only.
 func TestFailingKind(t *testing.T) {
 	const rounds, most = 3, 1.20
 	took := map[int][]time.Duration{}
@@ -95,9 +95,10 @@ func besideFailing(t *testing.T, n int) time.Duration {
 	f.start("both")
 	if n > 0 {
 		f.bulk(failing, n, effect{})
-		testkit.Until(t, 2*time.Minute, "each has failed once", func() (bool, string) {
-			failed := testkit.Value[int](t, f.db, "SELECT count(*) FROM writ.intents WHERE kind = $1 AND attempt > 0", failing.Name)
-			return failed == n, fmt.Sprint(failed)
+		testkit.Until(t, 2*time.Minute, "the breaker opens, and all hints are with the broker", func() (bool, string) {
+			left := testkit.Value[int](t, f.db, "SELECT count(*) FROM writ.outbox WHERE due_at <= now()")
+			opened := testkit.Value[bool](t, f.db, "SELECT EXISTS (SELECT FROM writ.log WHERE event = 'breaker-opened')")
+			return opened && left == 0, fmt.Sprintf("opened: %t, %d in the outbox", opened, left)
 		})
 	}
 	load := func(many int) {

@@ -31,7 +31,12 @@ WHERE NOT EXISTS (SELECT FROM writ.workers w WHERE i.kind = ANY (w.kinds) AND w.
 GROUP BY i.kind ORDER BY min(i.run_at);
 
 -- name: DoctorPausedKinds
-SELECT name, coalesce(paused_by, 'nobody named'), coalesce(paused_why, 'no reason') FROM writ.kinds WHERE paused_at IS NOT NULL ORDER BY name;
+SELECT name, coalesce(paused_by, 'nobody named'), coalesce(paused_why, 'no reason') FROM writ.kinds WHERE paused_at IS NOT NULL
+UNION ALL SELECT 'queue ' || name, coalesce(paused_by, 'nobody named'), coalesce(paused_why, 'no reason') FROM writ.queues WHERE paused_at IS NOT NULL
+ORDER BY 1;
+
+-- name: DoctorBreakers
+SELECT writ.why_breaker(kind) FROM writ.flow WHERE breaker <> 'closed' ORDER BY kind;
 
 -- name: DoctorAmbiguous
 SELECT count(*), coalesce(extract(epoch FROM clock_timestamp() - min(flagged_at)), 0)::float8 FROM writ.intents WHERE flagged_at IS NOT NULL;

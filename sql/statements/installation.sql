@@ -1,10 +1,23 @@
 -- The installation as a whole: stopping it, and what is done after the database lost a part of its past.
 
 -- name: Pause
-SELECT writ.pause($1, $2, $3);
+SELECT writ.pause($1, $2, $3, $4);
 
 -- name: Resume
-SELECT writ.resume($1, $2, $3);
+SELECT writ.resume($1, $2, $3, $4);
+
+-- name: OpenBreaker
+SELECT writ.open_breaker($1, $2, $3, $4);
+
+-- name: CloseBreaker
+SELECT writ.close_breaker($1, $2, $3);
+
+-- name: Kinds
+-- All declared kinds with what holds them back, the live workers that take them, and what waits in their queue.
+SELECT f.kind, f.queue, k.class, f.paused, coalesce(f.pause, ''), f.has_breaker, f.breaker, f.until, coalesce(f.why, ''),
+    (SELECT count(*) FROM writ.workers w WHERE w.heartbeat_at + w.ttl > now() AND NOT w.draining AND f.kind = ANY (w.kinds)),
+    (SELECT r.ready FROM writ.relay r WHERE r.queue = f.queue)
+FROM writ.flow f JOIN writ.kinds k ON k.name = f.kind ORDER BY f.kind;
 
 -- name: Quarantine
 SELECT flagged, fenced, errors FROM writ.quarantine($1::timestamptz, $2::text, $3::text, $4::jsonb);

@@ -24,7 +24,7 @@ SELECT clock_timestamp(), pg_postmaster_start_time(), writ.is_open();
 -- name: StalePending
 -- Of a window of $4 open rows in the order of run_at, from after ($1, $2) on, due for longer than the threshold $3, those that
 -- need a new hint: pending, not waiting, not requeued too recently (spacing doubled per requeue and stretched by a deep
--- queue), of a kind that is not paused, and with no hint of this epoch in the outbox that is due within a minute: a
+-- queue), of a kind that is not shut, nor was until lately (its messages wait in the broker), and with no hint of this epoch in the outbox that is due within a minute: a
 -- refused one, or one put back, comes again by then, and one that was left to a newer worker within 11 minutes. And the window's last row, if the window is full. Where so many hints
 -- are overdue that the relay is behind, nothing is looked at, and a row without an id says so: what is lost cannot be
 -- told from what is late, and the hints would have to queue up behind the others. What is the same for all rows is
@@ -35,7 +35,7 @@ WITH late AS MATERIALIZED (
             SELECT FROM writ.outbox WHERE due_at <= now() - $3::interval AND failures = 0 ORDER BY due_at LIMIT 10000) o) < 10000 AS published
 ), deep AS MATERIALIZED (
     SELECT jsonb_object_agg(k.name, r.ready) AS ready,
-        (SELECT jsonb_object_agg(name, true) FROM writ.kinds WHERE paused_at IS NOT NULL) AS paused
+        (SELECT jsonb_object_agg(kind, true) FROM writ.flow WHERE paused OR breaker <> 'closed' OR opened_at > now() - $3::interval) AS shut
     FROM writ.kinds k JOIN writ.relay r ON r.queue = k.queue
 )
 SELECT run_at, id, kind, epoch, stale, n = $4::int FROM (
@@ -44,7 +44,7 @@ SELECT run_at, id, kind, epoch, stale, n = $4::int FROM (
         AND (NOT (SELECT hints FROM late) OR (SELECT o.oid FROM writ.outbox o
             WHERE o.intent_id = w.id AND o.op = 'run' AND o.epoch = w.epoch AND o.due_at <= now() + CASE WHEN o.failures > 0 THEN interval '11 min' ELSE interval '1 min' END LIMIT 1) IS NULL)
         -- Only of the few that are left: the arithmetic costs as much as the look-up.
-        AND (SELECT paused FROM deep) -> w.kind IS NULL
+        AND (SELECT shut FROM deep) -> w.kind IS NULL
         AND now() - w.run_at > $3::interval * (2 ^ least(w.requeues, 20)) * (1 + coalesce(((SELECT ready FROM deep) ->> w.kind)::bigint, 0) / 10000) AS stale
     FROM (
         SELECT run_at, id, kind, epoch, state, waiting_on, requeues, row_number() OVER (ORDER BY run_at, id) AS n FROM writ.intents

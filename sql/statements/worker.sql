@@ -28,8 +28,19 @@ WHERE (k.queue, k.class, k.timeout, k.settle, k.max_attempts, k.backoff_min, k.b
 -- The typical run of a kind in milliseconds, as this worker measured it.
 UPDATE writ.kinds SET run_ms = $2 WHERE name = $1;
 
+-- name: DeclareBreaker
+-- The circuit breaker that a worker's code declares for a kind.
+UPDATE writ.kinds SET breaker = $2::jsonb WHERE name = $1 AND breaker IS DISTINCT FROM $2::jsonb;
+
 -- name: PausedKinds
-SELECT name FROM writ.kinds WHERE paused_at IS NOT NULL;
+SELECT kind FROM writ.flow WHERE paused;
+
+-- name: Flow
+-- Kinds that something holds back, or may: paused ones, and those whose breaker was ever used.
+SELECT kind, paused, breaker, generation, due, coalesce(holder = $1::uuid, false) FROM writ.flow WHERE paused OR generation > 0;
+
+-- name: BreakerReport
+SELECT state, generation, mine FROM writ.breaker_report($1, $2, $3, $4, $5, $6, $7, $8);
 
 -- name: Claim
 -- One epoch, and kinds ($5) of one timeout; $1 is sorted. SKIP LOCKED: another's open transaction on one row must not hold up the

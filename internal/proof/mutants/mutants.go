@@ -344,4 +344,18 @@ var Mutants = []Mutant{
 		}},
 		Catch: Catch{pool, "TestRolling_probe"},
 	},
+	{
+		Name: "many tried at once", // a breaker that is half-open lets all through
+		Edits: []Edit{{
+			File: "workers/breaker.go", Old: "		b.tried = true\n", New: "",
+		}},
+		Catch: Catch{pool, "TestBreaker_cut"},
+	},
+	{
+		Name: "tried by everybody", // whoever asks has the lease
+		Edits: []Edit{{
+			File: "sql/flow.sql", Old: "b.state = 'half-open' AND b.lease_until < clock_timestamp()) THEN", New: "b.state = 'half-open') THEN",
+		}},
+		Catch: Catch{statements, "TestBreaker_many"},
+	},
 }
