@@ -22,7 +22,7 @@ import (
 // That the binaries of two releases get along is tested in internal/compat.
 
 // backlog is more than a worker may bring round in the time that it leaves things for.
-const backlog = 1500
+const backlog = 600
 
 // leftEvenly holds that times are spread so that no more than 50 come again in a second, and returns the last of them.
 func (b *bench) leftEvenly(times string) {
@@ -67,7 +67,7 @@ func TestRolling_unknownKind(t *testing.T) {
 	_, stop := b.work(b.db.URL, workers.Handler[args]{Do: func(context.Context, *workers.Job[args]) error { return nil }}, old)
 	b.await(b.create(old, 0), "sent")
 	b.createMany(coming, backlog)
-	testkit.Until(t, 30*time.Second, "all are put back", func() (bool, string) {
+	testkit.Until(t, 45*time.Second, "all are put back", func() (bool, string) {
 		n := testkit.Value[int](t, b.db, "SELECT count(DISTINCT intent_id) FROM writ.outbox WHERE failures > 0 AND last_error LIKE 'a worker had no code%'")
 		return n == backlog, fmt.Sprint(n)
 	})

@@ -48,9 +48,16 @@ func newField(t *testing.T) *field {
 	if f.db.Pool, err = pgxpool.NewWithConfig(context.Background(), config); err != nil {
 		t.Fatal(err)
 	}
-	// The next drill is not to share the broker with this one's leftovers.
-	queues := f.queues()
-	t.Cleanup(func() {
+	f.dropAfter(manual.Queue, slow.Name)
+	f.ledger = f.start("ledger").hello
+	return f
+}
+
+// dropAfter deletes queues when the drill is over: the next one is not to share the broker with this one's leftovers.
+func (f *field) dropAfter(names ...string) {
+	f.t.Helper()
+	queues := f.queues(names...)
+	f.t.Cleanup(func() {
 		err := f.broker(func(ch *amqp.Channel) error {
 			for _, queue := range queues {
 				if _, err := ch.QueueDelete(queue, false, false, false); err != nil {
@@ -60,11 +67,9 @@ func newField(t *testing.T) *field {
 			return nil
 		})
 		if err != nil {
-			t.Errorf("delete the drill's queues: %v", err)
+			f.t.Errorf("delete the drill's queues: %v", err)
 		}
 	})
-	f.ledger = f.start("ledger").hello
-	return f
 }
 
 // process is a child of the drill; it ends with it.

@@ -116,7 +116,7 @@ func TestPurge(t *testing.T) {
 func (f *field) declare() {
 	f.t.Helper()
 	w := f.start("worker")
-	for _, queue := range f.queues() {
+	for _, queue := range f.queues(manual.Queue, slow.Name) {
 		testkit.Until(f.t, 30*time.Second, "queue "+queue+" is declared", func() (bool, string) {
 			err := f.broker(func(ch *amqp.Channel) error {
 				_, err := ch.QueueDeclarePassive(queue, true, false, false, false, nil)
@@ -128,15 +128,15 @@ func (f *field) declare() {
 	w.stop()
 }
 
-// queues are the broker's names of the drills' queues.
-func (f *field) queues() []string {
+// queues are the broker's names of queues.
+func (f *field) queues(of ...string) []string {
 	f.t.Helper()
 	settings, err := store.New(f.db.Pool).Settings(context.Background())
 	if err != nil {
 		f.t.Fatal(err)
 	}
 	var names []string
-	for _, queue := range []string{manual.Queue, slow.Name} {
+	for _, queue := range of {
 		name, err := rabbit.QueueName(settings.Installation, queue)
 		if err != nil {
 			f.t.Fatal(err)
@@ -163,7 +163,7 @@ func (f *field) purge() int {
 	f.t.Helper()
 	total := 0
 	err := f.broker(func(ch *amqp.Channel) error {
-		for _, queue := range f.queues() {
+		for _, queue := range f.queues(manual.Queue, slow.Name) {
 			n, err := ch.QueuePurge(queue, false)
 			if err != nil {
 				return err

@@ -48,6 +48,8 @@ func play(role string) int {
 		err = playLedger(ctx)
 	case "worker":
 		err = playWorker(ctx, log)
+	case "both":
+		err = playBoth(ctx, log)
 	case "subscriber":
 		err = playSubscriber(ctx, log)
 	case "relay", "reconciler":

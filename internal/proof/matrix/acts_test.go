@@ -22,6 +22,7 @@ const (
 	plans       = "writ.bulk_plan"
 	carries     = "writ.bulk_step" // a bulk is carried out, two rows in a step
 	aborts      = "writ.bulk_abort"
+	publishes   = "writ.publish" // by the application, in a transaction of its own
 )
 
 var acts = map[string]func(context.Context, *pgx.Conn, order) error{
@@ -46,6 +47,12 @@ var acts = map[string]func(context.Context, *pgx.Conn, order) error{
 				return err
 			}
 		}
+	},
+	publishes: func(ctx context.Context, conn *pgx.Conn, o order) error {
+		return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+			_, err := told(o.Event).Publish(ctx, tx, task{[]string{done}}, intent.EventOpts{ID: o.ID})
+			return err
+		})
 	},
 	aborts: func(ctx context.Context, conn *pgx.Conn, o order) error {
 		_, err := intent.AbortBulk(ctx, conn, o.ID, ann.Actor, "the mailboxes are gone again")

@@ -14,7 +14,7 @@ import (
 
 // The rows and columns, in the order of the picture.
 var (
-	steps  = []string{"create", "relay", "claim", "run", "safe point", "extend", "finish", "retry", "flag", "probe", "requeue", "verbs", "late report", "bulk", "quarantine", "event", "subscribe"}
+	steps  = []string{"create", "relay", "claim", "run", "safe point", "extend", "finish", "retry", "flag", "probe", "requeue", "verbs", "late report", "bulk", "quarantine", "publish", "event", "subscribe", "webhook", "mail"}
 	faults = []string{"sigkill", "commit-cut", "commit-answer-lost", "broker-cut", "confirm-lost", "message-returned"}
 
 	titles = map[string]string{
@@ -204,6 +204,11 @@ var cells = []cell{
 	{"quarantine", "commit-answer-lost", "its end", "ended, again refused, none run twice", restored(answerLost, resumes)},
 	{"quarantine", "commit-answer-lost", "the old worker's outcome", "one late report", restored(answerLost, reports)},
 
+	{"publish", "sigkill", "before COMMIT", "not published; published again, its intent once", publication(killedBefore)},
+	{"publish", "sigkill", "after COMMIT", "published, and again, its intent once", publication(killedAfter)},
+	{"publish", "commit-cut", "", "not published; published again, its intent once", publication(cut)},
+	{"publish", "commit-answer-lost", "", "published, and again, its intent once", publication(answerLost)},
+
 	{"event", "sigkill", "at the publish", "its intent once", announcing(wire.Publish, wire.Cut, true)},
 	{"event", "sigkill", "at the confirm", "its intent once", announcing(wire.Confirm, wire.Cut, true)},
 	{"event", "sigkill", "before COMMIT", "its intent once", telling(killedBefore)},
@@ -221,6 +226,18 @@ var cells = []cell{
 	{"subscribe", "commit-answer-lost", "", "found taken, its intent once", taking(answerLost)},
 	{"subscribe", "broker-cut", "at the delivery", "delivered again, its intent once", hearing(wire.Deliver)},
 	{"subscribe", "broker-cut", "at the ack", "delivered again, found taken", hearing(wire.Ack)},
+
+	{"webhook", "sigkill", "before the answer", "flagged", unanswered(hooked, flagged)},
+	{"webhook", "sigkill", "before COMMIT", "flagged", handing(hooked, killedBefore, flagged)},
+	{"webhook", "sigkill", "after COMMIT", "one request", handing(hooked, killedAfter, sentOnce)},
+	{"webhook", "commit-cut", "", "written again, one request", handing(hooked, cut, sentOnce)},
+	{"webhook", "commit-answer-lost", "", "found applied, one request", handing(hooked, answerLost, sentOnce)},
+
+	{"mail", "sigkill", "before the answer", "found in the log, one mail", unanswered(mailed, found)},
+	{"mail", "sigkill", "before COMMIT", "found in the log, one mail", handing(mailed, killedBefore, found)},
+	{"mail", "sigkill", "after COMMIT", "one mail", handing(mailed, killedAfter, sentOnce)},
+	{"mail", "commit-cut", "", "written again, one mail", handing(mailed, cut, sentOnce)},
+	{"mail", "commit-answer-lost", "", "found applied, one mail", handing(mailed, answerLost, sentOnce)},
 }
 
 // gap is a part of the table that does not apply, and why.
@@ -245,8 +262,11 @@ var gaps = []gap{
 	{"late report", faults[3:], "A late report is written to Postgres only, by the worker as by the probe."},
 	{"bulk", faults[3:], "A step is one statement in Postgres; what it sets going goes through the outbox, and so through the relay."},
 	{"quarantine", faults[3:], "A quarantine is one statement in Postgres, on a database in which nothing is published."},
+	{"publish", faults[3:], "An event is published by a row in the outbox, which the next row of this table is about."},
 	{"event", faults[5:], "An event is not mandatory: without a subscription it goes to nobody."},
 	{"subscribe", faults[4:], "A subscription publishes nothing; the hints of its intents go through the outbox, and so through the relay."},
+	{"webhook", faults[3:], "A handler has nothing to do with the broker. What becomes of a request that breaks is told in kinds.md, and tested there."},
+	{"mail", faults[3:], "A handler has nothing to do with the broker. What becomes of a mail that breaks is told in kinds.md, and tested there."},
 }
 
 func TestMatrix(t *testing.T) {

@@ -63,6 +63,7 @@ func newLedger(t *testing.T, claimed func(entry) bool) *ledger {
 		case <-r.Context().Done():
 		}
 	})
+	mux.HandleFunc("POST /hook/{word}", l.hook)
 	mux.HandleFunc("POST /asked/{id}", func(_ http.ResponseWriter, r *http.Request) {
 		l.mu.Lock()
 		defer l.mu.Unlock()

@@ -130,7 +130,8 @@ func leaveReceipt(ctx context.Context, tx pgx.Tx, job *workers.Job[task]) error 
 type servers struct {
 	Database, Broker, Ledger string
 
-	Event string // that a subscriber subscribes to
+	Event         string // that a subscriber subscribes to
+	Mail, MailLog string // the ledger as a mail server; empty: none, and no kinds with ready-made handlers
 }
 
 // part is a running role: it works until its context ends.
@@ -192,6 +193,12 @@ func newPart(role string, s servers, ttl time.Duration, log *slog.Logger) (p par
 				return leaveReceipt(ctx, tx, job)
 			},
 		})
+		if s.Mail != "" {
+			if err := deliver(mux, s, outside{s.Ledger, client}); err != nil {
+				closeAll()
+				return nil, nil, err
+			}
+		}
 		p, err = workers.New(pool, s.Broker, mux, workers.Config{Log: log, Slots: 4, Heartbeat: ttl / 10, TTL: ttl, Drain: 5 * time.Second})
 	case subscriber:
 		mux := workers.NewMux()
@@ -215,6 +222,7 @@ type order struct {
 	Seen   intent.Position `json:"seen"`
 	IDs    []intent.ID     `json:"ids"`   // of a bulk that is planned
 	Steps  int             `json:"steps"` // of a bulk that is carried out; zero: all
+	Event  string          `json:"event"` // that is published
 }
 
 // carryOut does one thing on one connection and reports whether it found it done before.

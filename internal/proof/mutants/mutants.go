@@ -316,6 +316,43 @@ var Mutants = []Mutant{
 		Catch: Catch{statements, "TestRole_worker"},
 	},
 	{
+		Name: "event before commit", // what is rolled back is told all the same
+		Edits: []Edit{{
+			File: "internal/store/events.go", Old: "	rows, err := q.Query(ctx, writsql.Statement(\"Publish\"),",
+			New: `	if tx, ok := q.(interface{ Conn() *pgx.Conn }); ok {
+		aside, err := pgx.ConnectConfig(ctx, tx.Conn().Config())
+		if err != nil {
+			return id, err
+		}
+		defer aside.Close(ctx)
+		q = aside
+	}
+	rows, err := q.Query(ctx, writsql.Statement("Publish"),`,
+		}},
+		Catch: Catch{pool, "TestSubscribe"},
+	},
+	{
+		Name: "unknown kind dropped", // and not left to a newer worker
+		Edits: []Edit{{
+			File: "workers/claim.go", Old: "newer = append(newer, h)", New: "c.settle(h, \"moot\")",
+		}},
+		Catch: Catch{pool, "TestRolling_unknownKind"},
+	},
+	{
+		Name: "all that is left comes at once", // so that a backlog of it spins
+		Edits: []Edit{{
+			File: "workers/newer.go", Old: "	return l.next.Sub(now) + backoff.Jitter(leaveFor)", New: "	return backoff.Jitter(leaveFor)",
+		}},
+		Catch: Catch{pool, "TestRolling_newerArgs"},
+	},
+	{
+		Name: "probe of newer arguments counted", // as one that cannot tell
+		Edits: []Edit{{
+			File: "workers/prober.go", Old: "ok && left.newer {", New: "ok && left == nil {",
+		}},
+		Catch: Catch{pool, "TestRolling_probe"},
+	},
+	{
 		Name: "many tried at once", // a breaker that is half-open lets all through
 		Edits: []Edit{{
 			File: "workers/breaker.go", Old: "		b.tried = true\n", New: "",
