@@ -152,13 +152,13 @@ func TestExtendTooLittle(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	kind := job
-	kind.Name, kind.Timeout = "test.job.creep", 200*time.Millisecond
+	kind.Name, kind.Timeout = "test.job.creep", 3*time.Second
 	took := make(chan time.Duration, 1)
 	b.work(b.db.URL, workers.Handler[args]{
-		MaxExtend: time.Second,
+		MaxExtend: 5 * time.Second,
 		Do: func(ctx context.Context, j *workers.Job[args]) error {
 			began := time.Now()
-			if err := j.Extend(ctx, 600*time.Millisecond); err != nil {
+			if err := j.Extend(ctx, 5*time.Second); err != nil {
 				return workers.Stop(err)
 			}
 			<-ctx.Done()
@@ -170,7 +170,7 @@ func TestExtendTooLittle(t *testing.T) {
 	if *got.FlagReason != "timeout" || *got.Error != context.DeadlineExceeded.Error() {
 		t.Errorf("flagged %s: %s; want a timeout", *got.FlagReason, *got.Error)
 	}
-	if d := <-took; d < 500*time.Millisecond {
+	if d := <-took; d < 4*time.Second {
 		t.Errorf("its context ended after %v", d)
 	}
 }

@@ -219,7 +219,7 @@ func TestOnFailureHangs(t *testing.T) {
 	})
 	const n = 1100
 	b.db.Run(t, "INSERT INTO writ.intents (kind, args) SELECT $1, '{}' FROM generate_series(1, $2::int)", job.Name, n)
-	testkit.Until(t, 30*time.Second, "all are in error", func() (bool, string) {
+	testkit.Until(t, 90*time.Second, "all are in error", func() (bool, string) {
 		got := testkit.Value[int](t, b.db, "SELECT count(*) FROM writ.intents WHERE state = 'error'")
 		return got == n, fmt.Sprint(got)
 	})

@@ -11,7 +11,8 @@ import (
 func TestMovable(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		parent, stop := context.WithCancelCause(context.WithValue(context.Background(), maxFailures, "kept"))
+		type key struct{}
+		parent, stop := context.WithCancelCause(context.WithValue(context.Background(), key{}, "kept"))
 		defer stop(nil)
 		began := time.Now()
 		m := newMovable(parent, began.Add(time.Second))
@@ -41,7 +42,7 @@ func TestMovable(t *testing.T) {
 		gone := errors.New("gone")
 		stop(gone)
 		<-m.Done()
-		if m.Err() != context.Canceled || context.Cause(m) != gone || m.Value(maxFailures) != "kept" {
+		if m.Err() != context.Canceled || context.Cause(m) != gone || m.Value(key{}) != "kept" {
 			t.Errorf("with its parent it ended with %v, %v", m.Err(), context.Cause(m))
 		}
 	})
