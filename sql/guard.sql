@@ -29,9 +29,9 @@ BEGIN
                 coalesce(NEW.finished_at::text, 'null'), coalesce(NEW.failed_at::text, 'null'), coalesce(NEW.flagged_at::text, 'null')
                 USING ERRCODE = 'WR003', HINT = 'Leave the times alone; the database fills them in when the state changes.';
         END IF;
-        -- The engine's own flags come with their log; one that is set by hand gets its row here.
-        IF OLD.flagged_at IS NULL AND NEW.flagged_at IS NOT NULL AND NEW.state = OLD.state
-           AND current_setting('writ.engine', true) IS DISTINCT FROM 'on' THEN
+        -- The engine's own flags come with their log, which is written first; one that is set by hand gets its row here.
+        IF OLD.flagged_at IS NULL AND NEW.flagged_at IS NOT NULL AND NEW.state = OLD.state AND NOT EXISTS (SELECT FROM writ.log l
+            WHERE l.intent_id = NEW.id AND l.epoch = NEW.epoch AND l.event = 'flagged' AND l.actor IN ('worker', 'reconciler')) THEN
             INSERT INTO writ.log (intent_id, epoch, event, actor, worker_id, why, evidence)
             VALUES (NEW.id, NEW.epoch, 'flagged', writ.hand(), NEW.worker_id,
                 coalesce(nullif(current_setting('writ.why', true), ''), NEW.flag_reason, 'written by hand'),
@@ -121,18 +121,15 @@ DECLARE
         WHEN OLD.state = 'error' OR (OLD.state = 'sending' AND OLD.flagged_at IS NOT NULL) THEN
             CASE NEW.state WHEN 'sent' THEN 'happened' WHEN 'pending' THEN 'retry'
                            WHEN 'error' THEN 'give-up' END END;
-    probe    boolean; -- see writ.probed
-    actor    text;
+    probe    boolean;
     why      text  := coalesce(nullif(current_setting('writ.why', true), ''), 'written by hand');
     evidence jsonb := nullif(current_setting('writ.evidence', true), '')::jsonb;
     override text  := nullif(current_setting('writ.override', true), '');
     danger   text;
-    caller   text;
 BEGIN
-    -- A probe's verdict comes from writ.probed and nowhere else; a setting anybody could set.
-    GET DIAGNOSTICS caller = PG_CONTEXT;
-    probe := position('writ.probed(uuid,integer,' IN caller) > 0; -- the words around it are in the server's language
-    actor := CASE WHEN probe THEN 'probe' ELSE writ.hand() END;
+    -- A probe's verdict comes from writ.probed and nowhere else, which has put it into the log already: no login can write there
+    -- in the name of a probe (writ.log_signed). Of this epoch: one that counted would have raised it.
+    probe := EXISTS (SELECT FROM writ.log l WHERE l.intent_id = OLD.id AND l.epoch = OLD.epoch AND l.actor = 'probe' AND l.event = verb);
     IF verb IS NULL THEN
         RAISE EXCEPTION 'writ: intent % cannot go from % to % by hand', OLD.id,
             OLD.state || CASE WHEN OLD.flagged_at IS NOT NULL THEN ' (flagged)' ELSE '' END, NEW.state
@@ -182,11 +179,18 @@ BEGIN
         VALUES (clock_timestamp(), NEW.kind, NEW.id, NEW.epoch, 'recover');
         PERFORM writ.ring();
     END IF;
-    INSERT INTO writ.log (intent_id, epoch, event, actor, worker_id, why, evidence)
-    VALUES (OLD.id, OLD.epoch, verb, actor, OLD.worker_id, why,
-        coalesce(evidence, '{}') || jsonb_build_object('from', OLD.state, 'to', NEW.state, 'flag', OLD.flag_reason, 'error', OLD.error, 'started_at', OLD.started_at));
+    IF NOT probe THEN
+        PERFORM writ.log_verdict(OLD, verb, NEW.state, writ.hand(), why, evidence);
+    END IF;
     RETURN NEW;
 END $$;
+
+CREATE OR REPLACE FUNCTION writ.log_verdict(old writ.intents, verb text, state text, actor text, why text, evidence jsonb) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+    INSERT INTO writ.log (intent_id, epoch, event, actor, worker_id, why, evidence)
+    VALUES (old.id, old.epoch, verb, actor, old.worker_id, why, coalesce(evidence, '{}') || jsonb_build_object(
+        'from', old.state, 'to', state, 'flag', old.flag_reason, 'error', old.error, 'started_at', old.started_at))
+$$;
 
 -- Why an attempt that nobody knows the outcome of might still land or still be running; null when it surely is over: its
 -- deadline and settle time have passed, and its worker is dead or has itself reported that the handler returned. Giving

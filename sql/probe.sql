@@ -70,15 +70,14 @@ BEGIN
     END IF;
 
     IF verdict IN ('happened', 'retry', 'give-up') THEN
-        -- The trigger by_hand does the rest, as for all verdicts.
-        PERFORM set_config('writ.actor', 'probe', true), set_config('writ.why', why, true), set_config('writ.evidence', said::text, true),
-            set_config('writ.override', '', true);
+        -- By its log entry writ.by_hand knows it; that does the rest, as for all verdicts.
+        PERFORM writ.log_verdict(i, verdict, CASE verdict WHEN 'happened' THEN 'sent' WHEN 'retry' THEN 'pending' ELSE 'error' END, 'probe', why, said);
+        PERFORM set_config('writ.override', '', true);
         UPDATE writ.intents t SET
             state = CASE verdict WHEN 'happened' THEN 'sent' WHEN 'retry' THEN 'pending' ELSE 'error' END,
             run_at = CASE WHEN verdict = 'retry' THEN now() + delay ELSE t.run_at END,
             error = CASE WHEN verdict = 'happened' THEN t.error ELSE 'not done, says its probe: ' || why END
         WHERE t.id = probed.id;
-        PERFORM set_config('writ.actor', '', true), set_config('writ.why', '', true), set_config('writ.evidence', '', true);
         RETURN verdict;
     END IF;
 

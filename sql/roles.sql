@@ -72,7 +72,9 @@ BEGIN
     GRANT SELECT, UPDATE, DELETE ON writ.inbox TO writ_relay;
     GRANT SELECT, UPDATE ON writ.intents TO writ_worker;
     GRANT SELECT, INSERT, UPDATE, DELETE ON writ.workers TO writ_worker;
-    GRANT SELECT, INSERT, UPDATE ON writ.kinds TO writ_worker;
+    GRANT SELECT ON writ.kinds TO writ_worker; -- and all that code declares, but not what people say of a kind
+    EXECUTE (SELECT format('GRANT INSERT (%1$s), UPDATE (%1$s) ON writ.kinds TO writ_worker', string_agg(quote_ident(attname), ', '))
+        FROM pg_attribute WHERE attrelid = 'writ.kinds'::regclass AND attnum > 0 AND NOT attisdropped AND attname NOT LIKE 'paused%');
     GRANT SELECT ON writ.settings, writ.outbox TO writ_worker;
     GRANT SELECT, INSERT (intent_id, epoch, event, actor, worker_id, why, evidence) ON writ.log TO writ_worker;
     GRANT EXECUTE ON FUNCTION writ.probed(uuid, int, timestamptz, timestamptz, text, timestamptz, interval, interval, interval, uuid, text, jsonb, text),

@@ -47,24 +47,30 @@ SELECT id FROM u;
 
 -- name: FinishFlagged
 -- Nobody knows: the handler returned without a certain outcome, or (overdue) has not returned, which says less than any
--- reason given before. $6: the kind has a probe, and it is asked (again) unless an asking is due already.
-WITH u AS (
+-- reason given before. $6: the kind has a probe, and it is asked (again) unless an asking is due already. The log first: by it
+-- the trigger knows that no hand sets this flag.
+WITH d AS MATERIALIZED (
+    SELECT i.id, i.epoch, i.attempt, i.started_at FROM writ.intents i
+    WHERE i.id = $1 AND (SELECT writ.check_adopted()) AND i.epoch = $2 AND i.worker_id = $3 AND i.state = 'sending'
+    FOR NO KEY UPDATE
+), l AS (
+    INSERT INTO writ.log (intent_id, epoch, event, actor, worker_id, why, evidence)
+    SELECT id, epoch, 'flagged', 'worker', $3, $4::text, jsonb_build_object('attempt', attempt, 'error', $5::text, 'started_at', started_at, 'begun', attempt) FROM d
+    -- A flag does not void the guard: sent again after a lost answer, it is not to be told twice.
+    WHERE NOT EXISTS (SELECT FROM writ.log l WHERE l.intent_id = d.id AND l.epoch = d.epoch AND l.worker_id = $3
+        AND l.actor = 'worker' AND l.event = 'flagged' AND l.why IS NOT DISTINCT FROM $4::text)
+    RETURNING 1
+), u AS (
     UPDATE writ.intents i SET flagged_at = coalesce(i.flagged_at, now()), probes = CASE WHEN i.flagged_at IS NULL THEN 0 ELSE i.probes END,
         requeues = CASE WHEN i.flagged_at IS NULL THEN 0 ELSE i.requeues END, flag_reason = CASE WHEN $4::text IN ('overdue', 'unwritten') THEN coalesce(i.flag_reason, $4::text) ELSE $4::text END,
         error = coalesce($5::text, i.error),
         probe_at = CASE WHEN $4::text = 'hook-failed' THEN NULL
             WHEN $6::boolean AND $4::text <> 'overdue' AND i.flag_reason IN ('overdue', 'unwritten') THEN now() -- the handler has returned: more can be told
             WHEN $6::boolean THEN coalesce(i.probe_at, now()) ELSE i.probe_at END
-    WHERE i.id = $1 AND (SELECT writ.check_adopted()) AND i.epoch = $2 AND i.worker_id = $3 AND i.state = 'sending'
-    RETURNING i.id, i.kind, i.epoch, i.attempt, i.probe_at, i.started_at
+    FROM d WHERE i.id = d.id AND (SELECT count(*) FROM l) >= 0
+    RETURNING i.id, i.kind, i.epoch, i.probe_at
 ), o AS (
     INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op) SELECT probe_at, kind, id, epoch, 'probe' FROM u WHERE probe_at = now()
-), l AS (
-    INSERT INTO writ.log (intent_id, epoch, event, actor, worker_id, why, evidence)
-    SELECT id, epoch, 'flagged', 'worker', $3, $4::text, jsonb_build_object('attempt', attempt, 'error', $5::text, 'started_at', started_at, 'begun', attempt) FROM u
-    -- A flag does not void the guard: sent again after a lost answer, it is not to be told twice.
-    WHERE NOT EXISTS (SELECT FROM writ.log l WHERE l.intent_id = u.id AND l.epoch = u.epoch AND l.worker_id = $3
-        AND l.actor = 'worker' AND l.event = 'flagged' AND l.why IS NOT DISTINCT FROM $4::text)
 )
 SELECT id FROM u;
 
