@@ -50,8 +50,8 @@ SELECT id FROM u;
 -- reason given before. $6: the kind has a probe, and it is asked (again) unless an asking is due already. The log first: by it
 -- the trigger knows that no hand sets this flag.
 WITH d AS MATERIALIZED (
-    SELECT i.id, i.epoch, i.attempt, i.started_at FROM writ.intents i
-    WHERE i.id = $1 AND (SELECT writ.check_adopted()) AND i.epoch = $2 AND i.worker_id = $3 AND i.state = 'sending'
+    SELECT c.id, c.epoch, c.attempt, c.started_at FROM writ.intents c
+    WHERE c.id = $1 AND (SELECT writ.check_adopted()) AND c.epoch = $2 AND c.worker_id = $3 AND c.state = 'sending'
     FOR NO KEY UPDATE
 ), l AS (
     INSERT INTO writ.log (intent_id, epoch, event, actor, worker_id, why, evidence)
@@ -76,20 +76,23 @@ SELECT id FROM u;
 
 -- name: LateReport
 -- After a refused finish, in the same transaction: applied is true if this very outcome of this worker was written before
--- (its answer was lost); otherwise the late report is kept, once.
-WITH applied AS MATERIALIZED (
-    SELECT 1 FROM writ.intents i WHERE i.id = $1 AND i.epoch = $2 AND i.worker_id = $3 AND i.state = 'sent'
-        AND i.event = 'succeeded' AND $4::text = 'succeeded'
+-- (its answer was lost), or a flag came after the outcome; otherwise the late report is kept, once. Of a row that is gone there is
+-- nothing to be kept with: its log went with it. KEY SHARE: it does not go in this moment.
+WITH i AS MATERIALIZED (
+    SELECT state, event, epoch, worker_id FROM writ.intents WHERE id = $1 FOR KEY SHARE
+), applied AS MATERIALIZED (
+    SELECT 1 FROM i WHERE i.epoch = $2 AND i.worker_id = $3 AND i.state = 'sent' AND i.event = 'succeeded' AND $4::text IN ('succeeded', 'flagged')
     UNION ALL
-    SELECT 1 FROM writ.log l WHERE l.intent_id = $1 AND l.epoch = $2 AND l.worker_id = $3 AND l.actor = 'worker' AND l.event = $4::text
-        AND l.why IS NOT DISTINCT FROM $6::text -- it may have been flagged overdue before its handler said more
+    SELECT 1 FROM writ.log l WHERE l.intent_id = $1 AND l.epoch = $2 AND l.worker_id = $3 AND l.actor = 'worker'
+        AND (l.event = $4::text AND l.why IS NOT DISTINCT FROM $6::text -- it may have been flagged overdue before its handler said more
+            OR $4::text = 'flagged' AND l.event IN ('succeeded', 'retried', 'failed'))
 ), report AS (
     INSERT INTO writ.log (intent_id, epoch, event, actor, worker_id, why, evidence)
     SELECT $1, $2, 'late-report', 'worker', $3, $4::text,
-        jsonb_build_object('outcome', $4::text, 'error', $5::text, 'state', (SELECT state FROM writ.intents WHERE id = $1),
-            'epoch', (SELECT epoch FROM writ.intents WHERE id = $1), 'meaning', writ.late_meaning($1, $2, $4::text))
+        jsonb_build_object('outcome', $4::text, 'error', $5::text, 'state', i.state, 'epoch', i.epoch, 'meaning', writ.late_meaning($1, $2, $4::text))
+    FROM i
     WHERE NOT EXISTS (SELECT FROM applied) AND NOT EXISTS (
         SELECT FROM writ.log l WHERE l.intent_id = $1 AND l.epoch = $2 AND l.worker_id = $3 AND l.event = 'late-report'
             AND l.why IS NOT DISTINCT FROM $4::text)
 )
-SELECT EXISTS (SELECT FROM applied), coalesce((SELECT state FROM writ.intents WHERE id = $1), 'missing'), writ.late_meaning($1, $2, $4::text);
+SELECT EXISTS (SELECT FROM applied), coalesce((SELECT state FROM i), 'missing'), writ.late_meaning($1, $2, $4::text);
