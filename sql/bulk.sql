@@ -88,7 +88,9 @@ BEGIN
             jsonb_build_object('bulk', b.id, 'verb', b.verb, 'planned_by', b.actor, 'total', b.total, 'done', b.done, 'refused', b.refused, 'filter', b.filter)
                 || jsonb_strip_nulls(jsonb_build_object('merge', b.merge)));
         UPDATE writ.bulks t SET started_at = coalesce(t.started_at, clock_timestamp()), rate = coalesce(bulk_start.rate, t.rate),
-            next_at = CASE WHEN bulk_start.rate IS NULL THEN t.next_at END
+            -- What was taken at the old rate counts, but no longer than a step takes at the new one.
+            next_at = CASE WHEN bulk_start.rate IS NULL THEN t.next_at WHEN t.next_at IS NOT NULL
+                THEN least(t.next_at, clock_timestamp() + least(50, ceil(bulk_start.rate / 5)) / bulk_start.rate * interval '1 s') END
         WHERE t.id = b.id RETURNING t.* INTO b;
     END IF;
     RETURN b;
