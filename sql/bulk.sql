@@ -110,8 +110,7 @@ DECLARE
     words text;
     changed text;
     target text := CASE b.verb WHEN 'happened' THEN 'sent' WHEN 'retry' THEN 'pending' WHEN 'give-up' THEN 'error' ELSE 'cancelled' END;
-    evidence jsonb := CASE WHEN b.evidence IS NULL THEN '{}' WHEN jsonb_typeof(b.evidence) = 'object' THEN b.evidence
-        ELSE jsonb_build_object('evidence', b.evidence) END || jsonb_build_object('bulk', b.id);
+    evidence jsonb := writ.as_object(b.evidence) || jsonb_build_object('bulk', b.id);
 BEGIN
     IF b.started_at IS NULL THEN
         RAISE EXCEPTION 'writ: bulk % was not begun', b.id USING ERRCODE = 'WR003', HINT = 'Begin it: writ.bulk_start.';

@@ -104,6 +104,26 @@ END $$;
 CREATE OR REPLACE TRIGGER intents_deleted AFTER DELETE ON writ.intents REFERENCING OLD TABLE AS gone FOR EACH STATEMENT
     EXECUTE FUNCTION writ.intents_deleted();
 
+-- Arguments changed by hand, without a verdict, are another job from there on: it has another key, as after a retry that changes
+-- them, and the log has both. While an attempt is out they are what its outcome, and its probe, are about.
+CREATE OR REPLACE FUNCTION writ.intents_changed() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF OLD.state = 'sending' THEN
+        RAISE EXCEPTION 'writ: args of intent % are not changed while it is being sent', OLD.id USING ERRCODE = 'WR003',
+            HINT = 'Once it is flagged, change them with the verdict: writ.retry with new_args, or SET state = ''pending'', args = ….';
+    END IF;
+    NEW.generation := greatest(NEW.generation, OLD.generation + 1);
+    INSERT INTO writ.log (intent_id, epoch, event, actor, why, evidence)
+    VALUES (NEW.id, NEW.epoch, 'changed', writ.hand(), coalesce(nullif(current_setting('writ.why', true), ''), 'written by hand'),
+        jsonb_build_object('old_args', OLD.args, 'new_args', NEW.args));
+    RETURN NEW;
+END $$;
+
+CREATE OR REPLACE TRIGGER intents_changed BEFORE UPDATE OF args ON writ.intents FOR EACH ROW
+    WHEN (NEW.args <> OLD.args AND NEW.state = OLD.state AND OLD.state IN ('pending', 'sending', 'error'))
+    EXECUTE FUNCTION writ.intents_changed();
+
 -- The legal ways out of a position, for messages.
 CREATE OR REPLACE FUNCTION writ.ways_out(state text, flagged boolean) RETURNS text
 LANGUAGE sql IMMUTABLE AS $$
@@ -129,7 +149,7 @@ DECLARE
                            WHEN 'error' THEN 'give-up' END END;
     probe    boolean;
     why      text  := coalesce(nullif(current_setting('writ.why', true), ''), 'written by hand');
-    evidence jsonb := nullif(current_setting('writ.evidence', true), '')::jsonb;
+    evidence jsonb := writ.as_object(nullif(current_setting('writ.evidence', true), '')::jsonb);
     override text  := nullif(current_setting('writ.override', true), '');
     danger   text;
 BEGIN
@@ -149,7 +169,7 @@ BEGIN
                     ELSE 'Wait, or say with an override (it is recorded) that you know it cannot land any more.' END;
         END IF;
         evidence := CASE WHEN danger IS NULL THEN evidence
-            ELSE coalesce(evidence, '{}') || jsonb_build_object('override', override, 'danger', danger) END;
+            ELSE evidence || jsonb_build_object('override', override, 'danger', danger) END;
     END IF;
 
     NEW.event := verb;
@@ -174,7 +194,7 @@ BEGIN
             RAISE EXCEPTION 'writ: run_at must be a finite time, from 2000 up to the end of 9999' USING ERRCODE = 'WR005';
         END IF;
         IF NEW.args <> OLD.args THEN
-            evidence := coalesce(evidence, '{}') || jsonb_build_object('old_args', OLD.args, 'new_args', NEW.args);
+            evidence := evidence || jsonb_build_object('old_args', OLD.args, 'new_args', NEW.args);
             NEW.generation := greatest(NEW.generation, OLD.generation + 1);
         END IF;
         INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op)
@@ -195,7 +215,7 @@ END $$;
 CREATE OR REPLACE FUNCTION writ.log_verdict(old writ.intents, verb text, state text, actor text, why text, evidence jsonb) RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
     INSERT INTO writ.log (intent_id, epoch, event, actor, worker_id, why, evidence)
-    VALUES (old.id, old.epoch, verb, actor, old.worker_id, why, coalesce(evidence, '{}') || jsonb_build_object(
+    VALUES (old.id, old.epoch, verb, actor, old.worker_id, why, evidence || jsonb_build_object(
         'from', old.state, 'to', state, 'flag', old.flag_reason, 'error', old.error, 'started_at', old.started_at))
 $$;
 

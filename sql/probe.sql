@@ -40,7 +40,7 @@ BEGIN
         RETURN 'moved';
     END IF;
     settled := coalesce(i.deadline_at, i.flagged_at) + coalesce(k.settle, interval '30 s');
-    said := coalesce(evidence, '{}') || jsonb_build_object('finding', finding, 'asked_at', asked_at, 'asked_by', worker, 'asking', asking);
+    said := writ.as_object(evidence) || jsonb_build_object('finding', finding, 'asked_at', asked_at, 'asked_by', worker, 'asking', asking);
     IF i.state <> 'sending' OR i.epoch <> seen_epoch OR i.flagged_at IS DISTINCT FROM seen_flag THEN
         -- What is not there too early says nothing.
         RETURN writ.probed_late(i, seen_epoch, asking,
