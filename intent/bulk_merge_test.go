@@ -3,6 +3,7 @@ package intent_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math"
 	"strings"
 	"testing"
@@ -61,7 +62,7 @@ func TestBulk_merge(t *testing.T) {
 	if n := testkit.Value[int](t, db, right, bulk.String()); n != 58 {
 		t.Errorf("%d have the new arguments, a new key and both in the log; want 58", n)
 	}
-	if n := testkit.Value[int](t, db, "SELECT generation FROM writ.intents WHERE args ? 'old'"); n != 0 {
+	if n := testkit.Value[int](t, db, "SELECT generation FROM writ.intents WHERE args ? 'old'"); n != 1 { // which the hand gave it
 		t.Error("a row whose arguments stay as they are has a new key")
 	}
 	if n := testkit.Value[int](t, db, `SELECT count(*) FROM writ.log WHERE event = 'bulk-run' AND evidence -> 'merge' ->> 'sender' = 'new'`); n != 1 {
@@ -192,5 +193,63 @@ func TestBulkRun_rate(t *testing.T) {
 	}
 	if b, err := intent.RunBulk(ctx, db, bulk, intent.BulkRun{Actor: "ann", Rate: 1e6}); err != nil || b.Done != 2 {
 		t.Errorf("a high rate: %+v, %v", b, err)
+	}
+}
+
+// A rate holds over all who carry a plan out, however often they begin.
+func TestBulkRun_rateIsKept(t *testing.T) {
+	t.Parallel()
+	db := testkit.Database(t)
+	errorsOf(t, db, 5)
+	bulk := plan(t, db, fsm.Retry, intent.Filter{Status: "error"})
+	begun := time.Now()
+	for range 5 { // and each is stopped after its first step
+		db.Run(t, "SELECT writ.bulk_start($1, 'ann', 0.1)", bulk)
+		db.Run(t, "SELECT writ.bulk_step($1, 50)", bulk)
+	}
+	if n := testkit.Value[int](t, db, "SELECT done FROM writ.bulks"); n != 1 && time.Since(begun) < 10*time.Second {
+		t.Errorf("%d rows in %v at one in ten seconds", n, time.Since(begun))
+	}
+	// A faster one does not wait out what the slow one would.
+	db.Run(t, "SELECT writ.bulk_start($1, 'ann', 1000)", bulk)
+	testkit.Until(t, 5*time.Second, "the faster rate counts", func() (bool, string) {
+		db.Run(t, "SELECT writ.bulk_step($1, 50)", bulk)
+		n := testkit.Value[int](t, db, "SELECT done FROM writ.bulks")
+		return n == 5, fmt.Sprint(n)
+	})
+}
+
+// A frozen position says nothing of what came to be known since: a retry of what is said to have been done is refused, and
+// the preview tells of it.
+func TestBulk_knownDone(t *testing.T) {
+	t.Parallel()
+	db := testkit.Database(t)
+	create(t, db, comment{1}, intent.Opts{})
+	db.Run(t, `UPDATE writ.intents SET state = 'sending', event = 'attempted', epoch = 1, attempt = 1, started_at = now() - interval '2 h',
+		deadline_at = now() - interval '1 h'`)
+	db.Run(t, "UPDATE writ.intents SET flagged_at = now(), flag_reason = 'worker-died'")
+	bulk := plan(t, db, fsm.Retry, intent.Filter{Status: "ambiguous"})
+	needed := func() int64 {
+		groups, err := intent.PreviewBulk(ctx, db, bulk)
+		if err != nil || len(groups) != 1 {
+			t.Fatalf("preview: %+v, %v", groups, err)
+		}
+		return groups[0].NeedOverride
+	}
+	if n := needed(); n != 0 {
+		t.Errorf("%d need an override; want none", n)
+	}
+	db.Run(t, "UPDATE writ.intents SET flag_reason = 'hook-failed', error = 'the handler says done; its hook failed 5 times'")
+	if n := needed(); n != 1 {
+		t.Errorf("%d need an override; want 1", n)
+	}
+	got, err := intent.RunBulk(ctx, db, bulk, intent.BulkRun{Actor: "bob"})
+	if err != nil || got.Refused != 1 {
+		t.Fatalf("bulk = %+v, %v; want it refused", got, err)
+	}
+	for id, r := range rows(t, db, bulk) {
+		if r.Code != "WR004" || !strings.Contains(r.Message, "its handler said that it was done") {
+			t.Errorf("%s: %+v", id, r)
+		}
 	}
 }

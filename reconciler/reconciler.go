@@ -228,7 +228,9 @@ func (r *Reconciler) complete(ctx context.Context, l *look) error {
 			}
 		}
 	}
-	return errors.Join(append(faults, ctx.Err())...)
+	left, err := l.store.Orphans(ctx, nil, rehearsed)
+	l.report.Left = len(left)
+	return errors.Join(append(faults, err, ctx.Err())...)
 }
 
 // afterWatching calls do, at once if all attempts have a living worker; else when the database was seen to run for long

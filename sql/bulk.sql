@@ -88,7 +88,9 @@ BEGIN
             jsonb_build_object('bulk', b.id, 'verb', b.verb, 'planned_by', b.actor, 'total', b.total, 'done', b.done, 'refused', b.refused, 'filter', b.filter)
                 || jsonb_strip_nulls(jsonb_build_object('merge', b.merge)));
         UPDATE writ.bulks t SET started_at = coalesce(t.started_at, clock_timestamp()), rate = coalesce(bulk_start.rate, t.rate),
-            next_at = CASE WHEN bulk_start.rate IS NULL THEN t.next_at END
+            -- What was taken at the old rate counts, but no longer than a step takes at the new one.
+            next_at = CASE WHEN bulk_start.rate IS NULL THEN t.next_at WHEN t.next_at IS NOT NULL
+                THEN least(t.next_at, clock_timestamp() + least(50, ceil(bulk_start.rate / 5)) / bulk_start.rate * interval '1 s') END
         WHERE t.id = b.id RETURNING t.* INTO b;
     END IF;
     RETURN b;
@@ -108,8 +110,7 @@ DECLARE
     words text;
     changed text;
     target text := CASE b.verb WHEN 'happened' THEN 'sent' WHEN 'retry' THEN 'pending' WHEN 'give-up' THEN 'error' ELSE 'cancelled' END;
-    evidence jsonb := CASE WHEN b.evidence IS NULL THEN '{}' WHEN jsonb_typeof(b.evidence) = 'object' THEN b.evidence
-        ELSE jsonb_build_object('evidence', b.evidence) END || jsonb_build_object('bulk', b.id);
+    evidence jsonb := writ.as_object(b.evidence) || jsonb_build_object('bulk', b.id);
 BEGIN
     IF b.started_at IS NULL THEN
         RAISE EXCEPTION 'writ: bulk % was not begun', b.id USING ERRCODE = 'WR003', HINT = 'Begin it: writ.bulk_start.';

@@ -1,6 +1,6 @@
 -- The table of legal transitions (package fsm), enforced for every writer. There are few WHEN conditions, they run in C, and
 -- they are short, because the server reads them from their stored text in every statement that writes. They let the two
--- transitions of the happy path pass; the functions run for everything else.
+-- transitions of the happy path pass, never flagged; the functions run for everything else.
 
 -- SECURITY DEFINER, so that whoever is refused also reads the ways out.
 CREATE OR REPLACE FUNCTION writ.intents_guard() RETURNS trigger
@@ -29,9 +29,15 @@ BEGIN
                 coalesce(NEW.finished_at::text, 'null'), coalesce(NEW.failed_at::text, 'null'), coalesce(NEW.flagged_at::text, 'null')
                 USING ERRCODE = 'WR003', HINT = 'Leave the times alone; the database fills them in when the state changes.';
         END IF;
-        -- The engine's own flags come with their log; one that is set by hand gets its row here.
-        IF OLD.flagged_at IS NULL AND NEW.flagged_at IS NOT NULL AND NEW.state = OLD.state
-           AND current_setting('writ.engine', true) IS DISTINCT FROM 'on' THEN
+        -- The only success that the log tells of: a flag goes away, and a probe that says otherwise must find the worker's word.
+        IF OLD.flagged_at IS NOT NULL AND NEW.state = 'sent' AND NEW.event = 'succeeded' THEN
+            INSERT INTO writ.log (intent_id, epoch, event, actor, worker_id, why, evidence)
+            VALUES (NEW.id, NEW.epoch, 'succeeded', 'worker', NEW.worker_id, 'after its flag: ' || coalesce(OLD.flag_reason, 'by hand'),
+                jsonb_build_object('attempt', NEW.attempt, 'flag', OLD.flag_reason, 'started_at', NEW.started_at, 'begun', NEW.attempt));
+        END IF;
+        -- The engine's own flags come with their log, which is written first; one that is set by hand gets its row here.
+        IF OLD.flagged_at IS NULL AND NEW.flagged_at IS NOT NULL AND NEW.state = OLD.state AND NOT EXISTS (SELECT FROM writ.log l
+            WHERE l.intent_id = NEW.id AND l.epoch = NEW.epoch AND l.event = 'flagged' AND l.actor IN ('worker', 'reconciler')) THEN
             INSERT INTO writ.log (intent_id, epoch, event, actor, worker_id, why, evidence)
             VALUES (NEW.id, NEW.epoch, 'flagged', writ.hand(), NEW.worker_id,
                 coalesce(nullif(current_setting('writ.why', true), ''), NEW.flag_reason, 'written by hand'),
@@ -75,7 +81,7 @@ END $$;
 CREATE OR REPLACE TRIGGER intents_guard BEFORE UPDATE OF state, event, epoch, run_at, waiting_on, finished_at, failed_at, flagged_at
     ON writ.intents FOR EACH ROW
     WHEN (((OLD.state || ' ' || NEW.event || ' ' || NEW.state) IN ('pending attempted sending', 'sending succeeded sent')
-        AND NEW.epoch >= OLD.epoch AND (NEW.finished_at IS NULL) = (NEW.state = 'sending') AND num_nonnulls(NEW.flagged_at, NEW.failed_at) = 0) IS NOT TRUE)
+        AND NEW.epoch >= OLD.epoch AND (NEW.finished_at IS NULL) = (NEW.state = 'sending') AND coalesce(OLD.flagged_at, NEW.flagged_at, NEW.failed_at) IS NULL) IS NOT TRUE)
     EXECUTE FUNCTION writ.intents_guard();
 
 CREATE OR REPLACE TRIGGER intents_fixed BEFORE UPDATE OF id, kind ON writ.intents FOR EACH ROW
@@ -97,6 +103,26 @@ END $$;
 
 CREATE OR REPLACE TRIGGER intents_deleted AFTER DELETE ON writ.intents REFERENCING OLD TABLE AS gone FOR EACH STATEMENT
     EXECUTE FUNCTION writ.intents_deleted();
+
+-- Arguments changed by hand, without a verdict, are another job from there on: it has another key, as after a retry that changes
+-- them, and the log has both. While an attempt is out they are what its outcome, and its probe, are about.
+CREATE OR REPLACE FUNCTION writ.intents_changed() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF OLD.state = 'sending' THEN
+        RAISE EXCEPTION 'writ: args of intent % are not changed while it is being sent', OLD.id USING ERRCODE = 'WR003',
+            HINT = 'Once it is flagged, change them with the verdict: writ.retry with new_args, or SET state = ''pending'', args = ….';
+    END IF;
+    NEW.generation := greatest(NEW.generation, OLD.generation + 1);
+    INSERT INTO writ.log (intent_id, epoch, event, actor, why, evidence)
+    VALUES (NEW.id, NEW.epoch, 'changed', writ.hand(), coalesce(nullif(current_setting('writ.why', true), ''), 'written by hand'),
+        jsonb_build_object('old_args', OLD.args, 'new_args', NEW.args));
+    RETURN NEW;
+END $$;
+
+CREATE OR REPLACE TRIGGER intents_changed BEFORE UPDATE OF args ON writ.intents FOR EACH ROW
+    WHEN (NEW.args <> OLD.args AND NEW.state = OLD.state AND OLD.state IN ('pending', 'sending', 'error'))
+    EXECUTE FUNCTION writ.intents_changed();
 
 -- The legal ways out of a position, for messages.
 CREATE OR REPLACE FUNCTION writ.ways_out(state text, flagged boolean) RETURNS text
@@ -121,31 +147,29 @@ DECLARE
         WHEN OLD.state = 'error' OR (OLD.state = 'sending' AND OLD.flagged_at IS NOT NULL) THEN
             CASE NEW.state WHEN 'sent' THEN 'happened' WHEN 'pending' THEN 'retry'
                            WHEN 'error' THEN 'give-up' END END;
-    probe    boolean; -- see writ.probed
-    actor    text;
+    probe    boolean;
     why      text  := coalesce(nullif(current_setting('writ.why', true), ''), 'written by hand');
-    evidence jsonb := nullif(current_setting('writ.evidence', true), '')::jsonb;
+    evidence jsonb := writ.as_object(nullif(current_setting('writ.evidence', true), '')::jsonb);
     override text  := nullif(current_setting('writ.override', true), '');
     danger   text;
-    caller   text;
 BEGIN
-    -- A probe's verdict comes from writ.probed and nowhere else; a setting anybody could set.
-    GET DIAGNOSTICS caller = PG_CONTEXT;
-    probe := position('writ.probed(uuid,integer,' IN caller) > 0; -- the words around it are in the server's language
-    actor := CASE WHEN probe THEN 'probe' ELSE writ.hand() END;
+    -- A probe's verdict comes from writ.probed and nowhere else, which has put it into the log already: no login can write there
+    -- in the name of a probe (writ.log_signed). Of this epoch: one that counted would have raised it.
+    probe := EXISTS (SELECT FROM writ.log l WHERE l.intent_id = OLD.id AND l.epoch = OLD.epoch AND l.actor = 'probe' AND l.event = verb);
     IF verb IS NULL THEN
         RAISE EXCEPTION 'writ: intent % cannot go from % to % by hand', OLD.id,
             OLD.state || CASE WHEN OLD.flagged_at IS NOT NULL THEN ' (flagged)' ELSE '' END, NEW.state
             USING ERRCODE = 'WR003', HINT = 'Legal from here: ' || writ.ways_out(OLD.state, OLD.flagged_at IS NOT NULL) || '.';
     END IF;
-    IF verb = 'retry' AND (OLD.state = 'sending' OR OLD.event = 'give-up') THEN
+    IF verb = 'retry' THEN
         danger := writ.retry_danger(OLD);
         IF danger IS NOT NULL AND override IS NULL THEN
             RAISE EXCEPTION 'writ: retrying intent % now may do it twice: %', OLD.id, danger
-                USING ERRCODE = 'WR004', HINT = 'Wait, or say with an override (it is recorded) that you know it cannot land any more.';
+                USING ERRCODE = 'WR004', HINT = CASE WHEN writ.said_done(OLD) IS NOT NULL THEN 'If it was done: writ.happened. If you know that it was not: say so with an override (it is recorded).'
+                    ELSE 'Wait, or say with an override (it is recorded) that you know it cannot land any more.' END;
         END IF;
         evidence := CASE WHEN danger IS NULL THEN evidence
-            ELSE coalesce(evidence, '{}') || jsonb_build_object('override', override, 'danger', danger) END;
+            ELSE evidence || jsonb_build_object('override', override, 'danger', danger) END;
     END IF;
 
     NEW.event := verb;
@@ -170,7 +194,7 @@ BEGIN
             RAISE EXCEPTION 'writ: run_at must be a finite time, from 2000 up to the end of 9999' USING ERRCODE = 'WR005';
         END IF;
         IF NEW.args <> OLD.args THEN
-            evidence := coalesce(evidence, '{}') || jsonb_build_object('old_args', OLD.args, 'new_args', NEW.args);
+            evidence := evidence || jsonb_build_object('old_args', OLD.args, 'new_args', NEW.args);
             NEW.generation := greatest(NEW.generation, OLD.generation + 1);
         END IF;
         INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op)
@@ -182,26 +206,58 @@ BEGIN
         VALUES (clock_timestamp(), NEW.kind, NEW.id, NEW.epoch, 'recover');
         PERFORM writ.ring();
     END IF;
-    INSERT INTO writ.log (intent_id, epoch, event, actor, worker_id, why, evidence)
-    VALUES (OLD.id, OLD.epoch, verb, actor, OLD.worker_id, why,
-        coalesce(evidence, '{}') || jsonb_build_object('from', OLD.state, 'to', NEW.state, 'flag', OLD.flag_reason, 'error', OLD.error, 'started_at', OLD.started_at));
+    IF NOT probe THEN
+        PERFORM writ.log_verdict(OLD, verb, NEW.state, writ.hand(), why, evidence);
+    END IF;
     RETURN NEW;
 END $$;
 
--- Why an attempt that nobody knows the outcome of might still land or still be running; null when it surely is over: its
--- deadline and settle time have passed, and its worker is dead or has itself reported that the handler returned. Giving
--- up takes the flag away and settles nothing, so the flag's reason is then read from the log.
+CREATE OR REPLACE FUNCTION writ.log_verdict(old writ.intents, verb text, state text, actor text, why text, evidence jsonb) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+    INSERT INTO writ.log (intent_id, epoch, event, actor, worker_id, why, evidence)
+    VALUES (old.id, old.epoch, verb, actor, old.worker_id, why, evidence || jsonb_build_object(
+        'from', old.state, 'to', state, 'flag', old.flag_reason, 'error', old.error, 'started_at', old.started_at))
+$$;
+
+-- Who says that it was done, though the row does not; null: nobody. Its handler did whose hook failed, or a late report since the last
+-- verdict. Such a word moves neither state nor epoch, so who decides may not have seen it. What is idempotent may be done again.
+CREATE OR REPLACE FUNCTION writ.said_done(i writ.intents) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT CASE
+        WHEN i.state NOT IN ('sending', 'error') OR EXISTS (SELECT FROM writ.kinds k WHERE k.name = i.kind AND k.class = 'idempotent') THEN NULL
+        WHEN i.state = 'sending' AND i.flag_reason = 'hook-failed' OR i.state = 'error' AND i.event = 'give-up' AND (SELECT l.evidence ->> 'flag' FROM writ.log l
+                WHERE l.intent_id = i.id AND l.event = 'give-up' ORDER BY l.id DESC LIMIT 1) = 'hook-failed' THEN
+            CASE WHEN coalesce((SELECT l.evidence ->> 'error' FROM writ.log l WHERE l.intent_id = i.id AND l.event = 'flagged' AND l.actor = 'worker'
+                AND l.why = 'hook-failed' ORDER BY l.id DESC LIMIT 1), '') NOT LIKE 'the handler says failed:%' THEN 'its handler said that it was done' END
+        WHEN EXISTS (SELECT FROM writ.log l WHERE l.intent_id = i.id AND l.event = 'late-report' AND l.why = 'succeeded'
+                AND l.id > coalesce((SELECT max(v.id) FROM writ.log v WHERE v.intent_id = i.id AND v.event IN ('happened', 'retry', 'give-up')), 0))
+            THEN 'a late report says that it was done' END
+$$;
+
+-- Whether the worker of an attempt itself said that its handler returned. The flag's reason alone anybody may have set; where
+-- a person gave up, it is that of the attempt.
+CREATE OR REPLACE FUNCTION writ.has_returned(i writ.intents) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT EXISTS (SELECT FROM writ.log l
+        WHERE l.intent_id = i.id AND l.worker_id = i.worker_id AND l.actor = 'worker' AND l.event = 'flagged'
+          AND l.epoch = CASE WHEN i.state = 'error' THEN (SELECT g.epoch FROM writ.log g
+              WHERE g.intent_id = i.id AND g.event = 'give-up' ORDER BY g.id DESC LIMIT 1) ELSE i.epoch END
+          AND l.why IN ('timeout', 'cancelled', 'panic', 'unknown', 'hook-failed'))
+$$;
+
+-- Why a retry may do it twice: it is said to have been done, or an attempt that nobody knows the outcome of might still land or
+-- still be running. Null when it surely is over: its deadline and settle time have passed, and its worker is dead or has
+-- itself reported that the handler returned. Giving up takes the flag away and settles nothing.
 CREATE OR REPLACE FUNCTION writ.retry_danger(i writ.intents) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT nullif(concat_ws('; ',
-        CASE WHEN i.deadline_at + k.settle > clock_timestamp()
+        writ.said_done(i),
+        CASE WHEN open AND i.deadline_at + k.settle > clock_timestamp()
             THEN format('its effect may land until %s (deadline + settle)', to_char(i.deadline_at + k.settle, 'YYYY-MM-DD HH24:MI:SS TZ')) END,
-        CASE WHEN coalesce(f.reason, '') NOT IN ('timeout', 'cancelled', 'panic', 'unknown', 'hook-failed')
-                  AND EXISTS (SELECT FROM writ.workers w WHERE w.id = i.worker_id AND w.heartbeat_at + w.ttl > clock_timestamp())
+        CASE WHEN open AND EXISTS (SELECT FROM writ.workers w WHERE w.id = i.worker_id AND w.heartbeat_at + w.ttl > clock_timestamp()) AND NOT writ.has_returned(i)
             THEN 'its worker is alive and may still be at it' END), '')
     FROM (SELECT coalesce((SELECT settle FROM writ.kinds WHERE name = i.kind), interval '30 s') AS settle) k,
-        (SELECT CASE WHEN i.state = 'error' THEN (SELECT l.evidence ->> 'flag' FROM writ.log l
-            WHERE l.intent_id = i.id AND l.event = 'give-up' ORDER BY l.id DESC LIMIT 1) ELSE i.flag_reason END AS reason) f
+        (SELECT i.state = 'sending' OR i.state = 'error' AND i.event = 'give-up' AS open) o
 $$;
 
 -- A pending row whose time is moved, or whose last obstacle went away, needs a hint for its new time.

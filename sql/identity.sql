@@ -115,4 +115,11 @@ BEGIN
     END IF;
 END $$;
 
+-- Evidence as the object that the log keeps, to which the engine adds its own members.
+CREATE OR REPLACE FUNCTION writ.as_object(evidence jsonb) RETURNS jsonb
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN evidence IS NULL THEN '{}' WHEN jsonb_typeof(evidence) = 'object' THEN evidence
+        ELSE jsonb_build_object('evidence', evidence) END
+$$;
+
 INSERT INTO writ.settings (fingerprint) VALUES (writ.fingerprint()) ON CONFLICT DO NOTHING;

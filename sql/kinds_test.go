@@ -168,6 +168,31 @@ func TestSyncKind_hostileNames(t *testing.T) {
 	refused(t, b.Pool, store.CodeInvalid, "SELECT * FROM writ.sync_kind(NULL)")
 }
 
+// What one row holds, or one creator writes past the check of names, is no obstacle for the others; and who was let read a view
+// may read it when it has changed.
+func TestSyncKind_hostileRows(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	const kind, evil = "shop.order.charge", `Evil"; DROP TABLE writ.intents; --`
+	creator, reader := login(t, b.DB, "writ_creator"), login(t, b.DB, "writ_creator")
+	_, err := creator.Exec(ctx, `INSERT INTO writ.intents (id, tid, kind, state, event) VALUES (gen_random_uuid(), gen_random_uuid(), $1, 'pending', 'requested')`, evil)
+	must(t, "a malformed kind", err)
+	b.Run(t, `INSERT INTO writ.intents (kind, args) VALUES ($1, '{"at": "2026-01-01T00:00:00+01:00"}'), ($1, '{"at": "2026-01-01T00:00:00+23:00"}')`, kind)
+	b.sync(t, evil, "kept: malformed")
+	view := b.sync(t, kind, "made")
+	if got := testkit.Value[string](t, b.DB, "SELECT coalesce(writ.json_timestamptz('\"2026-01-01T00:00:00+23:00\"')::text, 'null')"); got != "null" {
+		t.Errorf("a zone of 23 hours is read as %s", got)
+	}
+	user := reader.Config().ConnConfig.User
+	b.Run(t, "GRANT SELECT ON writ."+view+" TO "+user)
+	b.Run(t, `INSERT INTO writ.intents (kind, args) VALUES ($1, '{"at": "2026-01-01T00:00:00+01:00", "more": 1}')`, kind)
+	b.sync(t, kind, "changed")
+	if !testkit.Value[bool](t, b.DB, "SELECT has_column_privilege($1, 'writ.'||$2, 'more', 'SELECT')", user, view) {
+		t.Error("who was let read the view may not read the new one")
+	}
+	b.Run(t, "REVOKE SELECT ON writ."+view+" FROM "+user)
+}
+
 // Two kinds whose names are one when written with underscores have a view each, and keep it.
 func TestSyncKind_namesAlike(t *testing.T) {
 	t.Parallel()

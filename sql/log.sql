@@ -18,6 +18,23 @@ END $$;
 CREATE OR REPLACE TRIGGER log_guard BEFORE UPDATE OR DELETE ON writ.log FOR EACH ROW EXECUTE FUNCTION writ.log_guard();
 CREATE OR REPLACE TRIGGER log_truncate BEFORE TRUNCATE ON writ.log EXECUTE FUNCTION writ.refuse_truncate();
 
+-- Nobody but the owner, and so its functions, writes in another's name: a worker, a relay or a reconciler puts down what the engine
+-- does, as the engine. A person's act goes through the verbs, and a probe's through writ.probed. Not SECURITY DEFINER: the question
+-- is who writes.
+CREATE OR REPLACE FUNCTION writ.log_signed() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF (NEW.actor = 'worker' AND NEW.event IN ('flagged', 'retried', 'failed', 'recovered', 'late-report')
+            OR NEW.actor = 'reconciler' AND NEW.event IN ('flagged', 'retried', 'failed', 'requeued')) IS NOT TRUE
+       AND NOT pg_has_role(current_user, (SELECT relowner FROM pg_class WHERE oid = TG_RELID), 'USAGE') THEN
+        RAISE EXCEPTION 'writ: % does not write «%» by «%» into the log', current_user, NEW.event, NEW.actor USING ERRCODE = '42501',
+            HINT = 'What people do comes from the verbs (writ.happened, writ.retry, …) and writ.note, with their name and reason.';
+    END IF;
+    RETURN NEW;
+END $$;
+
+CREATE OR REPLACE TRIGGER log_signed BEFORE INSERT ON writ.log FOR EACH ROW EXECUTE FUNCTION writ.log_signed();
+
 -- The actors that the engine writes; no person may go by such a name.
 CREATE OR REPLACE FUNCTION writ.is_engine(actor text) RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$

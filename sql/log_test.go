@@ -63,6 +63,34 @@ func TestLog_namesTheUser(t *testing.T) {
 	}
 }
 
+// Nobody forges another's act, and none of a person's is silent: what a worker's or a relay's login writes by hand is in the log,
+// whatever it sets, and pausing is not theirs.
+func TestLog_isSigned(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	for _, role := range []string{"writ_worker", "writ_relay"} {
+		pool := login(t, b.DB, role)
+		for event, actor := range map[string]string{"happened": "ann", "flagged": "ann", "note": "worker", "paused": "reconciler", "retry": "relay"} {
+			refused(t, pool, denied, "INSERT INTO writ.log (intent_id, epoch, event, actor) VALUES (writ.uuid_v7(), 1, $1, $2)", event, actor)
+		}
+		refused(t, pool, denied, "UPDATE writ.kinds SET paused_at = now(), paused_by = 'ann'")
+		id := b.at(t, kind, "sending")
+		err := pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
+			if _, err := tx.Exec(ctx, "SET LOCAL writ.engine = 'on'"); err != nil {
+				return err
+			}
+			_, err := tx.Exec(ctx, "UPDATE writ.intents SET flagged_at = now(), flag_reason = 'unknown' WHERE id = $1", id)
+			return err
+		})
+		must(t, "flag by hand", err)
+		if log := entries(t, b.Pool, id); len(log) != 1 || log[0].Event != "flagged" || log[0].Actor != pool.Config().ConnConfig.User {
+			t.Errorf("%s: the log says %+v; want the flag, by that login", role, log)
+		}
+	}
+	pool := login(t, b.DB, "writ_worker")
+	refused(t, pool, denied, "INSERT INTO writ.kinds (name, queue, class, paused_by) VALUES ('a.b.c', 'q', 'manual', 'ann')")
+}
+
 // A time that is moved by hand is an act, too.
 func TestLog_hasMovedTimes(t *testing.T) {
 	t.Parallel()

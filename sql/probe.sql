@@ -40,7 +40,7 @@ BEGIN
         RETURN 'moved';
     END IF;
     settled := coalesce(i.deadline_at, i.flagged_at) + coalesce(k.settle, interval '30 s');
-    said := coalesce(evidence, '{}') || jsonb_build_object('finding', finding, 'asked_at', asked_at, 'asked_by', worker, 'asking', asking);
+    said := writ.as_object(evidence) || jsonb_build_object('finding', finding, 'asked_at', asked_at, 'asked_by', worker, 'asking', asking);
     IF i.state <> 'sending' OR i.epoch <> seen_epoch OR i.flagged_at IS DISTINCT FROM seen_flag THEN
         -- What is not there too early says nothing.
         RETURN writ.probed_late(i, seen_epoch, asking,
@@ -70,15 +70,14 @@ BEGIN
     END IF;
 
     IF verdict IN ('happened', 'retry', 'give-up') THEN
-        -- The trigger by_hand does the rest, as for all verdicts.
-        PERFORM set_config('writ.actor', 'probe', true), set_config('writ.why', why, true), set_config('writ.evidence', said::text, true),
-            set_config('writ.override', '', true);
+        -- By its log entry writ.by_hand knows it; that does the rest, as for all verdicts.
+        PERFORM writ.log_verdict(i, verdict, CASE verdict WHEN 'happened' THEN 'sent' WHEN 'retry' THEN 'pending' ELSE 'error' END, 'probe', why, said);
+        PERFORM set_config('writ.override', '', true);
         UPDATE writ.intents t SET
             state = CASE verdict WHEN 'happened' THEN 'sent' WHEN 'retry' THEN 'pending' ELSE 'error' END,
             run_at = CASE WHEN verdict = 'retry' THEN now() + delay ELSE t.run_at END,
             error = CASE WHEN verdict = 'happened' THEN t.error ELSE 'not done, says its probe: ' || why END
         WHERE t.id = probed.id;
-        PERFORM set_config('writ.actor', '', true), set_config('writ.why', '', true), set_config('writ.evidence', '', true);
         RETURN verdict;
     END IF;
 
@@ -101,8 +100,7 @@ END $$;
 CREATE OR REPLACE FUNCTION writ.probe_danger(i writ.intents) RETURNS text
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT coalesce(writ.retry_danger(i), (SELECT 'its worker has not been found dead' FROM writ.workers w
-        WHERE w.id = i.worker_id AND w.swept_at IS NULL
-          AND coalesce(i.flag_reason, '') NOT IN ('timeout', 'cancelled', 'panic', 'unknown', 'hook-failed')))
+        WHERE w.id = i.worker_id AND w.swept_at IS NULL AND NOT writ.has_returned(i)))
 $$;
 
 -- An answer that came after the row had moved. If it is this very answer that moved it, its commit's answer was lost, and
@@ -134,16 +132,21 @@ BEGIN
 END $$;
 
 -- What a late outcome of an attempt means beside the word that came first, a verdict's or its own worker's: it confirms or
--- contradicts it. Neither: it knows no more, or a kind was idempotent and was simply run again, or the intent is gone.
+-- contradicts it. Neither: it knows no more, or a kind was idempotent and was simply run again, or the intent is gone. After a
+-- quarantine that word is found at the epoch that the attempt's was raised to; an attempt that is lost may have had a later
+-- epoch than the row was at when it was held.
 CREATE OR REPLACE FUNCTION writ.late_meaning(id uuid, seen_epoch int, outcome text) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    WITH RECURSIVE epochs (epoch) AS (
+        SELECT seen_epoch UNION SELECT (q.evidence ->> 'new_epoch')::int FROM epochs e JOIN writ.log q ON q.intent_id = late_meaning.id
+            AND q.event IN ('quarantined', 'fenced') AND q.epoch <= e.epoch AND (q.evidence ->> 'new_epoch')::int > e.epoch)
     SELECT coalesce((SELECT CASE
             WHEN outcome IS NULL OR outcome = 'flagged' THEN 'neither'
-            WHEN (outcome = 'succeeded') = (l.event = 'happened') THEN 'confirms'
+            WHEN (outcome = 'succeeded') = (l.event IN ('happened', 'succeeded')) THEN 'confirms'
             ELSE 'contradicts' END
         FROM writ.log l
-        WHERE l.intent_id = late_meaning.id AND l.epoch = seen_epoch
-          AND (l.event IN ('happened', 'retry', 'give-up') OR (l.event IN ('retried', 'failed') AND l.actor = 'worker'))
+        WHERE l.intent_id = late_meaning.id AND l.epoch IN (SELECT epoch FROM epochs)
+          AND (l.event IN ('happened', 'retry', 'give-up') OR (l.event IN ('succeeded', 'retried', 'failed') AND l.actor = 'worker'))
         ORDER BY l.id DESC LIMIT 1), 'neither')
 $$;
 

@@ -1,6 +1,7 @@
 package sql_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -106,6 +107,44 @@ func TestProbesDue_once(t *testing.T) {
 	for turn, want := range []int{1, 0, 0} {
 		if done, err := s.HintProbesDue(ctx); err != nil || len(done) != want {
 			t.Errorf("turn %d: %d hints, %v; want %d", turn+1, len(done), err, want)
+		}
+	}
+}
+
+// TestProbe_isNotForged: a login signs as a probe neither by what its statement says, nor by what it writes into the log.
+func TestProbe_isNotForged(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	for role, sql := range map[string]string{
+		"writ_operator": "PERFORM writ.retry('%s', 'sending', 1, 'mallory', 'a reason that is long enough', NULL, 'it has ended')",
+		"writ_creator":  "PERFORM writ.cancel('%s', 'pending', 0, 'mallory', 'a reason that is long enough')",
+		"writ_worker":   "PERFORM writ.cancel('%s', 'pending', 0, 'mallory', 'a reason that is long enough')",
+		"writ_relay":    "UPDATE writ.intents SET state = 'sent' WHERE id = '%s'",
+	} {
+		position, before := "pending", 0
+		if role == "writ_operator" || role == "writ_relay" {
+			position, before = "flagged", 1
+		}
+		id := b.at(t, kind, position)
+		pool := login(t, b.DB, role)
+		if _, err := pool.Exec(ctx, "DO $$ BEGIN "+fmt.Sprintf(sql, id)+"; /* writ.probed(uuid,integer, */ END $$"); err != nil {
+			t.Fatalf("%s: %v", role, err)
+		}
+		log := entries(t, b.Pool, id)[before:]
+		if len(log) != 1 || log[0].Actor == "probe" {
+			t.Errorf("%s: the log says %+v; want one entry, and not by a probe", role, log)
+		}
+		if position == "pending" || role == "writ_relay" {
+			continue
+		}
+		if got := read(t, b.Pool, id); got.Attempt != 0 {
+			t.Errorf("%s: attempt %d after a person's retry; it begins anew", role, got.Attempt)
+		}
+	}
+	for _, role := range []string{"writ_worker", "writ_relay"} {
+		pool := login(t, b.DB, role)
+		for _, event := range []string{"happened", "retry", "give-up", "probed"} {
+			refused(t, pool, denied, "INSERT INTO writ.log (intent_id, epoch, event, actor) VALUES (writ.uuid_v7(), 1, $1, 'probe')", event)
 		}
 	}
 }

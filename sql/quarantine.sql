@@ -77,6 +77,6 @@ BEGIN
     SELECT count(*) FROM raised INTO errors;
     INSERT INTO writ.log (intent_id, epoch, event, actor, why, evidence)
     VALUES ('00000000-0000-0000-0000-000000000000', 0, 'quarantined', quarantine.actor, quarantine.why,
-        coalesce(quarantine.evidence, '{}') || jsonb_build_object('since', since, 'flagged', flagged, 'fenced', fenced, 'fingerprint', writ.fingerprint()));
+        writ.as_object(quarantine.evidence) || jsonb_build_object('since', since, 'flagged', flagged, 'fenced', fenced, 'fingerprint', writ.fingerprint()));
     UPDATE writ.settings SET quarantining = false;
 END $$;

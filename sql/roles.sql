@@ -73,7 +73,9 @@ BEGIN
     GRANT SELECT, UPDATE, DELETE ON writ.inbox TO writ_relay;
     GRANT SELECT, UPDATE ON writ.intents TO writ_worker;
     GRANT SELECT, INSERT, UPDATE, DELETE ON writ.workers TO writ_worker;
-    GRANT SELECT, INSERT, UPDATE ON writ.kinds TO writ_worker;
+    GRANT SELECT ON writ.kinds TO writ_worker; -- and all that code declares, but not what people say of a kind
+    EXECUTE (SELECT format('GRANT INSERT (%1$s), UPDATE (%1$s) ON writ.kinds TO writ_worker', string_agg(quote_ident(attname), ', '))
+        FROM pg_attribute WHERE attrelid = 'writ.kinds'::regclass AND attnum > 0 AND NOT attisdropped AND attname NOT LIKE 'paused%');
     GRANT SELECT ON writ.settings, writ.outbox, writ.flow TO writ_worker;
     GRANT EXECUTE ON FUNCTION writ.breaker_report(text, uuid, int, int, int, text, boolean, interval) TO writ_worker;
     GRANT SELECT, INSERT (intent_id, epoch, event, actor, worker_id, why, evidence) ON writ.log TO writ_worker;
@@ -89,7 +91,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION writ.is_open(), writ.fingerprint() TO writ_worker, writ_relay, writ_viewer, writ_operator;
 
     GRANT SELECT ON ALL TABLES IN SCHEMA writ TO writ_viewer, writ_operator;
-    GRANT EXECUTE ON FUNCTION writ.why(uuid), writ.span(interval), writ.retry_danger(writ.intents), writ.ways_out(text, boolean),
+    GRANT EXECUTE ON FUNCTION writ.why(uuid), writ.span(interval), writ.retry_danger(writ.intents), writ.said_done(writ.intents), writ.has_returned(writ.intents), writ.ways_out(text, boolean),
         writ.why_missing(uuid), writ.why_pending(writ.intents), writ.why_ambiguous(writ.intents), writ.why_stopped(), writ.why_breaker(text), writ.why_held(writ.intents), writ.why_requeued(writ.intents, text), writ.times(int),
         writ.status_of(writ.intents), writ.late_truth(uuid), writ.merge_patch(jsonb, jsonb), writ.fingerprint(text), writ.uuid_at(timestamptz),
         writ.known_kinds(), writ.json_bigint(jsonb), writ.json_numeric(jsonb), writ.json_boolean(jsonb), writ.json_text(jsonb), writ.json_uuid(jsonb),

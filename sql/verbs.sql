@@ -81,5 +81,5 @@ $$;
 CREATE OR REPLACE FUNCTION writ.same_args(i writ.intents, args jsonb) RETURNS boolean
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT i.args = same_args.args OR (i.generation > 0 AND EXISTS (
-        SELECT FROM writ.log l WHERE l.intent_id = i.id AND l.event = 'retry' AND l.evidence -> 'old_args' = same_args.args))
+        SELECT FROM writ.log l WHERE l.intent_id = i.id AND l.event IN ('retry', 'changed') AND l.evidence -> 'old_args' = same_args.args))
 $$;

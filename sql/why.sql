@@ -110,6 +110,7 @@ DECLARE
     w writ.workers;
     k writ.kinds;
     danger text := writ.retry_danger(i);
+    done text := writ.said_done(i);
     what text;
     probe text;
     said text := (SELECT '; it said: ' || t.why FROM writ.log t WHERE t.intent_id = i.id AND t.epoch = i.epoch AND t.event = 'probed' ORDER BY t.id DESC LIMIT 1);
@@ -118,6 +119,7 @@ BEGIN
     SELECT t.* INTO w FROM writ.workers t WHERE t.id = i.worker_id;
     SELECT t.* INTO k FROM writ.kinds t WHERE t.name = i.kind;
     what := CASE
+        WHEN i.flag_reason = 'hook-failed' AND done IS NULL THEN 'its handler says that it was not done, but could not save that: ' || coalesce(i.error, 'no error text')
         WHEN i.flag_reason = 'hook-failed' THEN 'its handler says that it was done, but could not save the result: ' || coalesce(i.error, 'no error text')
         ELSE 'nobody knows whether it happened: ' || CASE i.flag_reason
             WHEN 'worker-died' THEN CASE WHEN w.heartbeat_at + w.ttl > now() THEN 'its worker was taken for dead, but is back'
@@ -146,7 +148,7 @@ BEGIN
         CASE WHEN i.started_at IS NULL OR i.attempt = 0 THEN 'no attempt is on record' ELSE format('attempt %s was begun %s ago by %s', i.attempt, writ.span(now() - i.started_at), writ.why_held(i)) END,
         what, coalesce(probe, 'Look'),
         i.id::text || CASE WHEN i.generation > 0 THEN '-' || i.generation ELSE '' END,
-        coalesce('. Do not retry yet: ' || danger, ''));
+        CASE WHEN done IS NOT NULL THEN '. A retry needs an override: ' || danger ELSE coalesce('. Do not retry yet: ' || danger, '') END);
 END $$;
 
 -- One line, or null when there is no such intent.
@@ -178,13 +180,14 @@ BEGIN
         WHEN i.state = 'cancelled' THEN
             format('cancelled: by %s, %s ago: %s', coalesce(ending.actor, 'somebody'), writ.span(now() - i.finished_at), coalesce(ending.why, 'no reason is kept'))
         WHEN i.state = 'error' THEN
-            format('error: for %s now, %s; the last error was: %s. %sDecide: retry, happened or cancel', writ.span(now() - i.failed_at),
+            format('error: for %s now, %s; the last error was: %s. %sDecide: retry, happened or cancel%s', writ.span(now() - i.failed_at),
                 CASE WHEN ending.event = 'give-up' THEN format('given up by %s (%s)', ending.actor, ending.why)
                     ELSE format('after attempt %s of %s', i.attempt, coalesce(k.max_attempts, 10)) || coalesce(' (' || ending.why || ')', '') END,
                 coalesce(i.error, 'none given'),
                 CASE WHEN i.probe_at IS NULL THEN ''
                     WHEN EXISTS (SELECT FROM writ.workers t WHERE t.heartbeat_at + t.ttl > now() AND i.kind = ANY (t.kinds)) THEN 'Its recovery function has still to run. '
-                    ELSE format('Its recovery function has still to run, and no live worker handles kind %s. ', i.kind) END)
+                    ELSE format('Its recovery function has still to run, and no live worker handles kind %s. ', i.kind) END,
+                coalesce('. A retry needs an override: ' || writ.retry_danger(i), ''))
         WHEN i.flagged_at IS NOT NULL THEN writ.why_ambiguous(i)
         WHEN i.state = 'sending' THEN
             format('running: attempt %s, begun %s ago by %s%s, %s', i.attempt, writ.span(now() - i.started_at), writ.why_held(i),

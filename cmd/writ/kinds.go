@@ -62,7 +62,10 @@ func (a *app) syncKinds(ctx context.Context, pool *pgxpool.Pool, kinds []string)
 		if strings.HasPrefix(s.Did, "kept") {
 			kept++
 		}
-		all = append(all, synced{kind, "writ." + s.View, s.Did})
+		if s.View != "" {
+			s.View = "writ." + s.View
+		}
+		all = append(all, synced{kind, s.View, s.Did})
 	}
 	if kept > 0 {
 		a.note("%d of %d views were left as they are", kept, len(all))

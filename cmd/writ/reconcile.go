@@ -53,6 +53,7 @@ type reconciled struct {
 	Pruned     int              `json:"pruned"`
 	Probed     int              `json:"probed"`
 	Forgotten  int              `json:"forgotten"` // settled events, long ago
+	Left       int              `json:"left"`      // attempts without a living worker that could not be settled
 	Suspended  bool             `json:"suspended"`
 	Unfinished bool             `json:"unfinished"` // a dry run ended a part after 10,000 rows
 	Acts       []reconciler.Act `json:"acts"`
@@ -96,7 +97,7 @@ func (a *app) reconcile(ctx context.Context, f reconcileFlags) error {
 	}
 	report, failed := do(ctx)
 	out.Requeued, out.Flagged, out.Retried, out.Pruned = report.Requeued, report.Flagged, report.Retried, report.Pruned
-	out.Probed, out.Forgotten = report.Probed, report.Forgotten
+	out.Probed, out.Forgotten, out.Left = report.Probed, report.Forgotten, report.Left
 	out.Suspended, out.Unfinished = report.Suspended, report.Unfinished
 	if err := a.printReconciled(out); err != nil {
 		return err
@@ -116,6 +117,9 @@ func (a *app) printReconciled(out reconciled) error {
 	}
 	if out.Unfinished {
 		a.note("there is more to be done: a dry run ends each part after 10,000 rows")
+	}
+	if out.Left > 0 {
+		a.note("%d attempts without a living worker were left: somebody's transaction holds their rows, or their workers were not silent for long enough; look again", out.Left)
 	}
 	if out.NotShown > 0 {
 		a.note("not shown: %d more; --limit shows more", out.NotShown)
@@ -140,5 +144,6 @@ func (a *app) printReconciled(out reconciled) error {
 		{"pruned", fmt.Sprint(out.Pruned)},
 		{"probed", fmt.Sprint(out.Probed)},
 		{"forgotten", fmt.Sprint(out.Forgotten)},
+		{"left", fmt.Sprint(out.Left)},
 	})
 }

@@ -22,7 +22,7 @@ SELECT to_jsonb(b) FROM writ.bulks b ORDER BY b.id DESC LIMIT $1::int;
 -- What the frozen set is made of, as it stands now: by kind, status and reason of the flag, how many have moved since, and how
 -- many a retry would need an override for. Where it changes arguments: of how many, and those of the example before and after.
 SELECT s.kind, s.status, coalesce(s.flag_reason, ''), count(*), count(*) FILTER (WHERE s.state <> r.state OR s.epoch <> r.epoch),
-    count(*) FILTER (WHERE b.verb = 'retry' AND b.override IS NULL AND (s.flagged_at IS NOT NULL OR i.event = 'give-up')
+    count(*) FILTER (WHERE b.verb = 'retry' AND b.override IS NULL AND (s.flagged_at IS NOT NULL OR s.state = 'error')
         AND writ.retry_danger(i) IS NOT NULL),
     (array_agg(s.id ORDER BY s.id))[1], count(*) FILTER (WHERE b.merge IS NOT NULL AND writ.merge_patch(i.args, b.merge) <> i.args),
     (array_agg(i.args ORDER BY s.id) FILTER (WHERE b.merge IS NOT NULL))[1],

@@ -39,7 +39,7 @@ SELECT at, event, actor, coalesce(epoch, 0), coalesce(why, ''), coalesce(evidenc
     SELECT at, 2, id, event, CASE WHEN actor = 'worker' THEN coalesce('worker ' || worker_id, actor) ELSE actor END, epoch, why, evidence - '{begun,started_at}'::text[], db_user FROM l
     UNION ALL
     SELECT finished_at, 3, 0, event, coalesce('worker ' || worker_id, 'worker'), epoch, NULL, NULL, NULL
-    FROM writ.intents WHERE id = $1 AND state = 'sent' AND event = 'succeeded') t
+    FROM writ.intents WHERE id = $1 AND state = 'sent' AND event = 'succeeded' AND NOT EXISTS (SELECT FROM l WHERE event = 'succeeded')) t
 ORDER BY at, n, entry;
 
 -- name: Counts

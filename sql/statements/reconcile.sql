@@ -120,10 +120,16 @@ WITH dead AS MATERIALIZED (
       AND (w.id IS NULL OR greatest(w.heartbeat_at, $6::timestamptz) + greatest(w.ttl, $5::interval) < now())
       AND clock_timestamp() - $3::timestamptz < $4::interval
     FOR NO KEY UPDATE OF i
+), l AS (
+    -- First: by it the trigger knows that no hand sets this flag.
+    INSERT INTO writ.log (intent_id, epoch, event, actor, worker_id, why, evidence)
+    SELECT d.id, d.epoch, CASE WHEN d.class <> 'idempotent' THEN 'flagged' WHEN d.attempt < d.max_attempts THEN 'retried' ELSE 'failed' END,
+        'reconciler', d.worker_id, 'worker-died', jsonb_build_object('attempt', d.attempt, 'class', d.class, 'heartbeat_at', d.heartbeat_at, 'started_at', d.started_at, 'begun', d.attempt)
+    FROM dead d RETURNING 1
 ), flagged AS (
     UPDATE writ.intents i SET flagged_at = now(), flag_reason = 'worker-died', probe_at = CASE WHEN d.class = 'probed' THEN now() END,
         probes = 0, requeues = 0
-    FROM dead d WHERE i.id = d.id AND d.class <> 'idempotent' RETURNING i.id
+    FROM dead d WHERE i.id = d.id AND d.class <> 'idempotent' AND (SELECT count(*) FROM l) > 0 RETURNING i.id
 ), retried AS (
     UPDATE writ.intents i SET state = 'pending', event = 'retried', epoch = i.epoch + 1, run_at = now() + d.backoff, requeues = 0,
         error = 'the worker died; idempotent, so it is run again'
@@ -139,11 +145,6 @@ WITH dead AS MATERIALIZED (
     SELECT run_at, kind, id, epoch, 'run' FROM retried
     UNION ALL SELECT probe_at, kind, id, epoch, 'recover' FROM failed WHERE probe_at IS NOT NULL
     UNION ALL SELECT now(), kind, id, epoch, 'probe' FROM dead WHERE class = 'probed'
-), l AS (
-    INSERT INTO writ.log (intent_id, epoch, event, actor, worker_id, why, evidence)
-    SELECT d.id, d.epoch, CASE WHEN d.class <> 'idempotent' THEN 'flagged' WHEN d.attempt < d.max_attempts THEN 'retried' ELSE 'failed' END,
-        'reconciler', d.worker_id, 'worker-died', jsonb_build_object('attempt', d.attempt, 'class', d.class, 'heartbeat_at', d.heartbeat_at, 'started_at', d.started_at, 'begun', d.attempt)
-    FROM dead d
 )
 SELECT class, kind, CASE WHEN class <> 'idempotent' THEN 'flagged' WHEN attempt < max_attempts THEN 'retried' ELSE 'failed' END,
     worker_id, extract(epoch FROM now() - heartbeat_at)::float8 FROM dead;

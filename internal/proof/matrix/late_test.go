@@ -73,7 +73,7 @@ func inBetween(m moment) scenario {
 		if err := <-verdict; m.applied != errors.Is(err, intent.ErrConflict) || !m.applied && err != nil {
 			t.Errorf("the verdict: %v; the outcome was applied before it: %t", err, m.applied)
 		}
-		want := end{status: "sent", starts: 1, effects: 1, log: []string{"flagged"}}
+		want := end{status: "sent", starts: 1, effects: 1, log: []string{"flagged", "succeeded"}}
 		if !m.applied {
 			want = verbs["give-up"].after
 		}
