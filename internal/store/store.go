@@ -201,6 +201,7 @@ type Declaration struct {
 	Recovers                    bool
 	Schema                      []byte // JSON Schema of the arguments; nil: not known
 	MaxProbes                   int
+	Limits                      []Limit
 }
 
 // Declare writes what the code says of its kinds; unchanged ones are left alone.
@@ -214,6 +215,9 @@ func (s *Store) Declare(ctx context.Context, kinds []Declaration) error {
 			}
 			if _, err := tx.Exec(ctx, writsql.Statement("DeclareSchema"), k.Name, text(k.Schema)); err != nil {
 				return fmt.Errorf("declare the arguments of kind %s: %w", k.Name, Explain(err))
+			}
+			if err := declareLimits(ctx, tx, k.Name, k.Limits); err != nil {
+				return err
 			}
 		}
 		return nil
