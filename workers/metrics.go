@@ -22,6 +22,7 @@ type metrics struct {
 	stuck       prometheus.Gauge
 	kinds       map[string]*kindMetrics
 	events      *eventMetrics
+	limits      *limitMetrics
 }
 
 func newMetrics(r prometheus.Registerer, kinds []string) *metrics {
@@ -55,6 +56,7 @@ func newMetrics(r prometheus.Registerer, kinds []string) *metrics {
 		r.MustRegister(m.hints, m.transitions, m.duration, m.late, m.stuck, m.probes, m.probeTook, m.stuckProbes)
 	}
 	m.events = newEventMetrics(r)
+	m.limits = newLimitMetrics(r)
 	m.kinds = make(map[string]*kindMetrics, len(kinds))
 	for _, kind := range kinds {
 		m.kinds[kind] = m.of(kind)

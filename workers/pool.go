@@ -45,6 +45,7 @@ type Pool struct {
 	clock     databaseClock
 	valves    map[string]*valve // by kind
 	stirred   chan struct{}     // holds one token: a valve may have opened or shut
+	leasing   leasing
 
 	handlers context.Context // parent of every handler's context; outlives Run's
 	stop     context.CancelCauseFunc
@@ -96,6 +97,7 @@ func New(pool *pgxpool.Pool, amqpURL string, mux *Mux, cfg Config) (*Pool, error
 	p.asking, p.cutShort = context.WithCancel(context.Background())
 	p.openProbers()
 	p.settling, p.settled = context.WithCancel(context.Background())
+	p.leasing.ctx, p.leasing.cancel = context.WithCancel(context.Background())
 	p.setProblem(errors.New("not running"))
 	return p, nil
 }
@@ -139,6 +141,7 @@ func (p *Pool) setProblem(err error) {
 func (p *Pool) Run(ctx context.Context) error {
 	defer p.settled()
 	defer p.cutShort()
+	defer p.leasing.close()
 	defer p.executors.close()
 	settings, err := p.register(ctx)
 	if err != nil || ctx.Err() != nil {
@@ -191,6 +194,7 @@ func (p *Pool) Run(ctx context.Context) error {
 	stopBeating()
 	<-beats
 	bound.Stop()
+	p.leasing.close()
 	left := p.registry.size()
 	p.depart(left)
 	p.cfg.Log.Info("worker: stopped", "worker", p.id, "handlers_left", left)
@@ -220,6 +224,9 @@ func (p *Pool) register(ctx context.Context) (store.Settings, error) {
 		}
 		if err == nil {
 			err = p.lookAtPauses(ctx, p.pool)
+		}
+		if err == nil {
+			err = p.lookAtLimits(ctx, p.pool)
 		}
 		if err == nil {
 			if why := settings.Reason(); why != "" {

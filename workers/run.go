@@ -22,9 +22,10 @@ func (p *Pool) start(c store.Claimed, sent time.Time) {
 	}
 	p.registry.start(claim{c.ID, c.Epoch - 1}, a)
 	p.metrics.kinds[c.Kind].claimed().Inc()
-	if !p.pulse.alive() || !time.Now().Before(a.deadline) || p.handlers.Err() != nil {
+	if !p.pulse.alive() || v.share.limited.Load() && p.pulse.lapsedSince(sent) || !time.Now().Before(a.deadline) || p.handlers.Err() != nil {
 		a.returned.Store(true)
 		v.giveBack(1)
+		v.share.giveBackKey(claim{c.ID, c.Epoch - 1})
 		p.slots.returned(1)
 		p.finisher.submit(a, store.Outcome{
 			ID: c.ID, Epoch: c.Epoch, Event: store.Retried, Free: true, Why: "claimed too late to begin",
@@ -46,6 +47,7 @@ func (p *Pool) attend(a *attempt) {
 		}
 		a.returned.Store(true)
 		a.valve.ended(1)
+		a.valve.share.endedKey(claim{a.ID, a.Epoch - 1})
 		p.slots.returned(1)
 		p.finisher.submit(a, o)
 	}()
