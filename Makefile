@@ -4,7 +4,7 @@
 BIN := .writ/bin
 TOOL := go tool -modfile=internal/tools/go.mod
 
-.PHONY: help build compiler python spin demo test lint fmt check storm matrix mutants model prove drills kills drains bench bench-long clean
+.PHONY: help build compiler python spin demo test lint fmt check storm matrix mutants model prove drills limits kills drains bench bench-long clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ check: ## the whole gate: tests, linters, demo with and without a probe, a minut
 
 drills: build ## faults on private servers of their own: outages, kills, zombies, purges, a million waiting (about 10 minutes)
 	go test -tags drill -count=1 -v -timeout 30m ./internal/drills
+
+limits: build ## 100 starts a second over 4 processes for 20 s, and places in the cluster, under SIGKILLs (about 2 minutes)
+	go test -tags drill -count=1 -v -timeout 10m -run 'TestRateLimit|TestPlaces' ./internal/drills
 
 # cmd/bench is a module of its own: the peers that it measures beside Writ are no dependency of Writ.
 bench: build ## Writ beside its peers on private servers: throughput, latency, cost; ends with the targets (about 20 minutes)

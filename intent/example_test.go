@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -183,4 +184,24 @@ func ExampleWithCause() {
 		return errors.Join(err, treeErr)
 	})
 	// Output: 2 intents in the tree
+}
+
+// A limit over all worker processes: what the code declares is the default, what a person sets counts before it.
+func ExampleSetLimit() {
+	example(func(ctx context.Context, pool *pgxpool.Pool) error {
+		limit := intent.Limit{Starts: 100, Per: time.Minute, Running: 5}
+		if err := intent.SetLimit(ctx, pool, Notify.Name, limit, intent.Word{Actor: "ann", Why: "the mail server is slow today"}); err != nil {
+			return err
+		}
+		all, err := intent.Limits(ctx, pool)
+		if err != nil {
+			return err
+		}
+		for _, l := range all {
+			fmt.Printf("%s: %d starts per %v, %d at once; %s says: %s\n", l.Kind, l.Starts, l.Limit.Per, l.Running, l.SetBy, l.SetWhy)
+		}
+		return intent.ClearLimit(ctx, pool, Notify.Name, intent.PerKind, intent.Word{Actor: "ann", Why: "it is well again"})
+	})
+	// Output:
+	// blog.comment.notify: 100 starts per 1m0s, 5 at once; ann says: the mail server is slow today
 }

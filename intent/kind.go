@@ -59,6 +59,10 @@ type Kind[T any] struct {
 
 	// MaxArgs bounds the encoded arguments, in bytes. Default 64 KiB; at most 1 MiB.
 	MaxArgs int
+
+	// Limits over all worker processes together: at most one of the kind as a whole, and one of each key within it. They are
+	// defaults: what a person sets (SetLimit, writ limits set) counts before them. Default: none.
+	Limits []Limit
 }
 
 // Priority of a kind: in each worker process, where hints of several priorities wait, nine of ten handlers that begin are not of low
@@ -126,6 +130,7 @@ type Settings struct {
 	ArgsVersion     int
 	Schema          Schema // nil: none
 	MaxArgs         int
+	Limits          []Limit
 }
 
 // Settings fills in the defaults and reports all faults of the declaration at once, each an *InvalidError.
@@ -145,6 +150,8 @@ func (k Kind[T]) Settings() (Settings, error) {
 		},
 		ArgsVersion: cmp.Or(k.ArgsVersion, 1), Schema: k.Schema, MaxArgs: cmp.Or(k.MaxArgs, DefaultMaxArgs),
 	}
+	var limits error
+	s.Limits, limits = settleLimits(k.Limits)
 	where := "kind " + k.Name
 	bad := func(ok bool, field, problem, fix string) error {
 		if ok {
@@ -162,6 +169,7 @@ func (k Kind[T]) Settings() (Settings, error) {
 			fmt.Sprintf("is %v to %v by %v", s.Backoff.Min, s.Backoff.Max, s.Backoff.Factor), "0 < Min <= Max, 1 <= Factor <= 1000"),
 		bad(s.ArgsVersion > 0, "ArgsVersion", fmt.Sprintf("is %d", s.ArgsVersion), "at least 1"),
 		bad(s.MaxArgs > 0 && s.MaxArgs <= 1<<20, "MaxArgs", fmt.Sprintf("is %d", s.MaxArgs), "1 byte to 1 MiB"),
+		bad(limits == nil, "Limits", fmt.Sprint(limits), "see intent.Limit"),
 	)
 }
 

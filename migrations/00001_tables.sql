@@ -123,7 +123,6 @@ CREATE TABLE writ.kinds (
     recovers            boolean          NOT NULL DEFAULT false, -- has a recovery function (OnError)
     max_probes          int              NOT NULL DEFAULT 5 CHECK (max_probes > 0), -- so often unknown, then a person
     run_ms              double precision,                        -- typical run, as the workers measured it
-    limits              jsonb,
     breaker             jsonb,                                   -- what its code declares; null: none
     paused_at           timestamptz,
     paused_by           text,
@@ -263,6 +262,48 @@ CREATE INDEX inbox_due     ON writ.inbox (subscription, due_at) WHERE due_at IS 
 CREATE INDEX inbox_dead    ON writ.inbox (dead_at)              WHERE dead_at IS NOT NULL;
 CREATE INDEX inbox_settled ON writ.inbox (settled_at)           WHERE settled_at IS NOT NULL;
 
+-- How often, and how many at once, over all worker processes: of a kind as a whole, and of each key within it. What a
+-- person says counts before what the workers' code declares. See ../sql/limits.sql.
+CREATE TABLE writ.limits (
+    kind    text        COLLATE "C" NOT NULL,
+    per     text        NOT NULL CHECK (per IN ('kind', 'key')),
+    source  text        NOT NULL CHECK (source IN ('code', 'person')),
+    key     text,                                   -- where the key stands: args.customer_id, subject:customer
+    starts  int         CHECK (starts > 0),         -- so many in a period; null: any number
+    period  interval    NOT NULL DEFAULT '1 s',
+    burst   int         NOT NULL DEFAULT 1 CHECK (burst > 0), -- so many at once after a rest
+    running int         CHECK (running > 0),        -- so many at once; null: any number
+    set_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    set_by  text,
+    set_why text,
+    PRIMARY KEY (kind, per, source),
+    CONSTRAINT limits_key CHECK ((per = 'key') = (key IS NOT NULL))
+);
+
+-- When the next token of a limit comes due. No row: at once. The key is * for the kind as a whole, else = and the key.
+CREATE TABLE writ.tokens (
+    kind    text        COLLATE "C" NOT NULL,
+    key     text        COLLATE "C" NOT NULL,
+    next_at timestamptz NOT NULL,
+    line_at timestamptz,                            -- the end of the line of hints that were put back to wait for it
+    lined_at timestamptz,                           -- the youngest intent in it: run_at and id
+    lined_id uuid,
+    PRIMARY KEY (kind, key)
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+
+-- The places that each worker process holds or waits for, where only so many may run at once.
+CREATE TABLE writ.places (
+    kind      text        COLLATE "C" NOT NULL,
+    key       text        COLLATE "C" NOT NULL,     -- as in tokens
+    worker_id uuid        NOT NULL,
+    held      int         NOT NULL,
+    wants     int         NOT NULL,
+    since     timestamptz NOT NULL,                 -- in the line of those that want some
+    seen_at   timestamptz NOT NULL,
+    turn      bigint      NOT NULL,                 -- of the process: what it said earlier must not overtake what it said later
+    PRIMARY KEY (kind, key, worker_id)
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+
 -- Who this installation is, and the database that it lives in. One row.
 CREATE TABLE writ.settings (
     one           boolean     PRIMARY KEY DEFAULT true CHECK (one),
@@ -309,5 +350,5 @@ CREATE TABLE writ.repeatable (
 );
 
 -- +goose Down
-DROP TABLE writ.breaker_counts, writ.breakers, writ.queues, writ.inbox, writ.subscriptions, writ.bulk_rows, writ.bulks, writ.repeatable, writ.duties, writ.leader, writ.relay, writ.settings, writ.keys, writ.log, writ.kinds, writ.workers, writ.outbox, writ.intents;
+DROP TABLE writ.places, writ.tokens, writ.limits, writ.breaker_counts, writ.breakers, writ.queues, writ.inbox, writ.subscriptions, writ.bulk_rows, writ.bulks, writ.repeatable, writ.duties, writ.leader, writ.relay, writ.settings, writ.keys, writ.log, writ.kinds, writ.workers, writ.outbox, writ.intents;
 DROP DOMAIN writ.op, writ.gate, writ.headers, writ.moment, writ.labels, writ.task;

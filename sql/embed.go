@@ -17,7 +17,7 @@ import (
 var files embed.FS
 
 // order is how the repeatable files depend on each other; roles comes last, because it grants on all the rest.
-var order = []string{"identity", "create", "guard", "log", "verbs", "bulk", "quarantine", "status", "probe", "why", "triage", "kinds", "merge", "events", "flow", "roles"}
+var order = []string{"identity", "create", "guard", "log", "verbs", "bulk", "quarantine", "status", "probe", "limits", "why", "triage", "kinds", "merge", "events", "flow", "roles"}
 
 // File is one repeatable file.
 type File struct {

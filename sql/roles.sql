@@ -69,6 +69,11 @@ BEGIN
         TO writ_creator, writ_worker;
 
     GRANT EXECUTE ON FUNCTION writ.own(text) TO writ_worker;
+    GRANT SELECT ON writ.limits, writ.limits_in_force TO writ_worker, writ_relay;
+    GRANT SELECT ON writ.tokens TO writ_worker;
+    GRANT EXECUTE ON FUNCTION writ.lease_tokens(text, text[], int[]), writ.return_tokens(text, text, int, timestamptz),
+        writ.lease_places(uuid, text, text[], int[], int[], bigint, interval), writ.line_up(text, text, int, int, interval, timestamptz, uuid), writ.prune_limits(),
+        writ.declare_limits(text, text[], int[], interval[], int[], int[]), writ.limit_key(jsonb, text[], text) TO writ_worker;
     GRANT SELECT, INSERT, UPDATE ON writ.inbox, writ.subscriptions TO writ_worker;
     GRANT SELECT, UPDATE, DELETE ON writ.inbox TO writ_relay;
     GRANT SELECT, UPDATE ON writ.intents TO writ_worker;
@@ -92,7 +97,7 @@ BEGIN
 
     GRANT SELECT ON ALL TABLES IN SCHEMA writ TO writ_viewer, writ_operator;
     GRANT EXECUTE ON FUNCTION writ.why(uuid), writ.span(interval), writ.retry_danger(writ.intents), writ.said_done(writ.intents), writ.has_returned(writ.intents), writ.ways_out(text, boolean),
-        writ.why_missing(uuid), writ.why_pending(writ.intents), writ.why_ambiguous(writ.intents), writ.why_stopped(), writ.why_breaker(text), writ.why_held(writ.intents), writ.why_requeued(writ.intents, text), writ.times(int),
+        writ.why_missing(uuid), writ.why_pending(writ.intents), writ.why_ambiguous(writ.intents), writ.why_stopped(), writ.why_breaker(text), writ.why_held(writ.intents), writ.why_requeued(writ.intents, text), writ.times(int), writ.why_limited(writ.intents), writ.limit_key(jsonb, text[], text),
         writ.status_of(writ.intents), writ.late_truth(uuid), writ.merge_patch(jsonb, jsonb), writ.fingerprint(text), writ.uuid_at(timestamptz),
         writ.known_kinds(), writ.json_bigint(jsonb), writ.json_numeric(jsonb), writ.json_boolean(jsonb), writ.json_text(jsonb), writ.json_uuid(jsonb),
         writ.json_timestamptz(jsonb), writ.is_utf8(bytea)
@@ -104,5 +109,6 @@ BEGIN
         writ.bulk_plan(text, uuid[], text[], int[], text, text, jsonb, text, boolean, jsonb, jsonb), writ.bulk_start(uuid, text, double precision),
         writ.bulk_step(uuid, int), writ.bulk_abort(uuid, text, text),
         writ.decide_event(text, text, text, text, text, text), writ.own(text), writ.own(text, text, text),
+        writ.set_limit(text, text, text, int, interval, int, int, text), writ.clear_limit(text, text, text, text),
         writ.pause(text, text, text, text), writ.resume(text, text, text, text), writ.open_breaker(text, text, text, interval), writ.close_breaker(text, text, text), writ.quarantine(timestamptz, text, text, jsonb) TO writ_operator;
 END $$;

@@ -91,6 +91,7 @@ BEGIN
             WHEN w.taking = 0 THEN format('all live workers that handle kind %s are shutting down', i.kind)
             WHEN ready AND w.running >= w.slots THEN format('all slots (%s) of the workers that handle kind %s are taken', w.slots, i.kind)
                 || CASE WHEN w.stuck > 0 THEN format(', %s of them by handlers past their deadline', w.stuck) ELSE '' END END,
+        CASE WHEN ready THEN writ.why_limited(i) END,
         hint,
         CASE WHEN ready AND i.requeues > 0 THEN format('hints were sent again %s', writ.times(i.requeues)) END);
 END $$;

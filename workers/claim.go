@@ -85,6 +85,7 @@ func (c *claimer) awaitSlot(ctx context.Context, full *time.Timer) bool {
 		for c.receive() {
 		}
 		for _, v := range c.held {
+			v.unfile()
 			c.waiting = append(c.waiting, v.waiting...)
 			v.waiting = nil
 		}
@@ -148,21 +149,25 @@ func (c *claimer) receive() bool {
 func (c *claimer) admit(ctx context.Context, free int) []hint {
 	batch := make([]hint, 0, min(free, len(c.waiting)+len(c.held)))
 	if len(c.held) > 0 {
-		batch = c.release(batch, free)
+		batch = c.release(ctx, batch, free)
 	}
 	var newer []hint
-	n := 0
+	n, limited := 0, false
 	for ; n < len(c.waiting) && len(batch) < free; n++ {
 		h := c.waiting[n]
 		switch v := c.valves[h.Kind]; {
 		case v != nil && h.known():
 			batch = c.let(batch, v, h)
+			limited = limited || v.share.limited.Load()
 		case h.frame != nil:
 			newer = append(newer, h)
 		}
 	}
 	if c.waiting = c.waiting[n:]; len(c.waiting) == 0 {
 		c.waiting = nil
+	}
+	if limited { // its hints ask together
+		batch = c.release(ctx, batch, free)
 	}
 	c.leave(ctx, newer)
 	if c.tended.IsZero() || len(c.held) > 0 && time.Since(c.tended) >= glance {
@@ -190,6 +195,7 @@ func (c *claimer) enter(batch []hint, v *valve, h hint) []hint {
 		}
 	}
 	v.giveBack(1, h.pass)
+	v.share.giveBackKey(claim{h.ID, h.Epoch})
 	return batch
 }
 
@@ -220,6 +226,10 @@ func (c *claimer) claim(ctx context.Context, batch []hint) {
 			c.forget(batch) // nothing was sent; the broker delivers them again
 			return
 		}
+		if batch = c.withdraw(batch); len(batch) == 0 {
+			return
+		}
+		groups = c.groups(batch)
 	}
 }
 
@@ -278,6 +288,7 @@ func (c *claimer) begin(ctx context.Context, batch []hint, claimed []store.Claim
 		kind, claimed := got[at]
 		if claimed && kind != h.Kind { // a hint written by hand
 			c.valves[h.Kind].giveBack(1, h.pass)
+			c.valves[h.Kind].share.giveBackKey(at)
 		}
 		switch {
 		case !claimed:
@@ -342,6 +353,7 @@ func (c *claimer) forget(hints []hint) {
 	for _, h := range hints {
 		c.registry.leave(claim{h.ID, h.Epoch})
 		c.valves[h.Kind].giveBack(1, h.pass)
+		c.valves[h.Kind].share.giveBackKey(claim{h.ID, h.Epoch})
 	}
 	c.slots.returned(len(hints))
 	c.slots.said(len(hints))
@@ -352,6 +364,7 @@ func (c *claimer) forget(hints []hint) {
 func (c *claimer) forsake(hints []hint) {
 	for _, h := range hints {
 		c.valves[h.Kind].ended(1)
+		c.valves[h.Kind].share.endedKey(claim{h.ID, h.Epoch})
 	}
 	c.slots.returned(len(hints))
 	c.slots.said(len(hints))

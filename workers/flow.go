@@ -24,7 +24,7 @@ const (
 // let takes a hint of a known kind into the batch if its valve lets it through at once; else it waits there. What is
 // neither is settled.
 func (c *claimer) let(batch []hint, v *valve, h hint) []hint {
-	if len(v.waiting) == 0 {
+	if v.empty() && !v.share.limited.Load() {
 		if n, p := v.take(1); n == 1 {
 			h.pass = p
 			return c.enter(batch, v, h)
@@ -39,15 +39,20 @@ func (c *claimer) detain(v *valve, h hint) {
 	if h.frame == nil {
 		return
 	}
-	if len(v.waiting) == 0 {
+	if v.empty() {
 		c.held = append(c.held, v)
+		v.began = time.Now()
 	}
 	v.waiting = append(v.waiting, h)
 }
 
 // release takes hints that wait at valves into the batch, up to most in it, the first that came first. The valves take turns.
-func (c *claimer) release(batch []hint, most int) []hint {
+func (c *claimer) release(ctx context.Context, batch []hint, most int) []hint {
 	for _, v := range c.held {
+		if v.share.keyed() != "" {
+			batch = c.releaseKeyed(ctx, batch, v, most)
+			continue
+		}
 		for len(v.waiting) > 0 && len(batch) < most {
 			n, p := v.take(min(len(v.waiting), most-len(batch)))
 			if n == 0 {
@@ -65,7 +70,7 @@ func (c *claimer) release(batch []hint, most int) []hint {
 		c.held = append(c.held[1:], c.held[0])
 	}
 	c.held = slices.DeleteFunc(c.held, func(v *valve) bool {
-		if len(v.waiting) > 0 {
+		if !v.empty() {
 			return false
 		}
 		v.waiting = nil // and what it pointed to
@@ -86,7 +91,7 @@ func (c *claimer) tend(ctx context.Context) {
 			switch state := v.state(); {
 			case state == open:
 				v.since = time.Time{}
-			case v.since.IsZero() && (state == lasting || len(v.waiting) > 0):
+			case v.since.IsZero() && (state == lasting || !v.empty()):
 				v.since = now
 			}
 			q.held = q.held && v.stays(now)
@@ -106,8 +111,11 @@ func (c *claimer) tend(ctx context.Context) {
 	for _, v := range slices.Clone(c.held) {
 		c.relieve(ctx, v, now)
 	}
-	c.held = slices.DeleteFunc(c.held, func(v *valve) bool { return len(v.waiting) == 0 })
+	c.held = slices.DeleteFunc(c.held, (*valve).empty)
 }
+
+// empty reports whether no hint waits.
+func (v *valve) empty() bool { return len(v.waiting) == 0 && v.lot.n == 0 }
 
 // stays reports whether a valve is shut for more than moments.
 func (v *valve) stays(now time.Time) bool {
@@ -117,6 +125,11 @@ func (v *valve) stays(now time.Time) bool {
 // relieve puts back what has waited at a valve for long, and what of a kind would fill the prefetch of a queue that it
 // shares with others.
 func (c *claimer) relieve(ctx context.Context, v *valve, now time.Time) {
+	if v.share.limited.Load() && v.since.IsZero() {
+		c.relieveLimited(ctx, v, now)
+		return
+	}
+	v.unfile()
 	keep := len(v.waiting)
 	after := func() time.Duration { return backoff.Jitter(3 * time.Second) }
 	shared := len(v.queue.valves) > 1 && !v.queue.held

@@ -17,9 +17,40 @@ import (
 type pulse struct {
 	ttl       time.Duration
 	confirmed atomic.Pointer[time.Time] // from before the beat was sent, monotonic
+	steady    atomic.Pointer[time.Time] // of the first beat since which none was missing
+	lapses    atomic.Int64              // how often it was silent for a TTL
+	lapsed    atomic.Pointer[time.Time] // when that was last found
 }
 
-func (p *pulse) confirm(sent time.Time) { p.confirmed.Store(&sent) }
+// confirm is called by one goroutine.
+func (p *pulse) confirm(sent time.Time) {
+	last := p.confirmed.Load()
+	if last == nil || sent.Sub(*last) > p.ttl/2 {
+		p.steady.Store(&sent)
+	}
+	if last != nil && time.Since(*last) >= p.ttl {
+		now := time.Now()
+		p.lapsed.Store(&now)
+		p.lapses.Add(1)
+	}
+	p.confirmed.Store(&sent)
+}
+
+// lapsedSince reports whether the process may have been taken for dead since then, and for alive again.
+func (p *pulse) lapsedSince(t time.Time) bool {
+	at := p.lapsed.Load()
+	return at != nil && at.After(t)
+}
+
+// watched is for how long the process has been in touch with the database without a break: who has not cannot tell whether
+// others are dead.
+func (p *pulse) watched() time.Duration {
+	t := p.steady.Load()
+	if t == nil || !p.alive() {
+		return 0
+	}
+	return time.Since(*t)
+}
 
 // alive reports whether others must still believe that this process lives.
 func (p *pulse) alive() bool {
@@ -107,6 +138,9 @@ func (p *Pool) sendBeat(ctx context.Context, conn *pgx.Conn) (*pgx.Conn, error) 
 		}
 	}
 	if err := p.lookAtFlow(ctx, conn); err != nil {
+		return conn, err
+	}
+	if err := p.lookAtLimits(ctx, conn); err != nil {
 		return conn, err
 	}
 	return conn, p.reportBreakers(ctx, conn)

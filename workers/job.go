@@ -213,6 +213,13 @@ func (t *typical) add(d time.Duration) bool {
 	return t.samples == tellTale
 }
 
+// typically returns the mean; 0: nothing is known.
+func (t *typical) typically() time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.mean
+}
+
 // news returns the mean if it has moved by a fifth since it was last noted.
 func (t *typical) news() (time.Duration, bool) {
 	t.mu.Lock()

@@ -25,6 +25,7 @@ type metrics struct {
 	paused      *prometheus.GaugeVec
 	kinds       map[string]*kindMetrics
 	events      *eventMetrics
+	limits      *limitMetrics
 }
 
 func newMetrics(r prometheus.Registerer, kinds []string) *metrics {
@@ -67,6 +68,7 @@ func newMetrics(r prometheus.Registerer, kinds []string) *metrics {
 		r.MustRegister(m.breakers, m.paused, m.hints, m.transitions, m.duration, m.late, m.stuck, m.probes, m.probeTook, m.stuckProbes, m.dropped)
 	}
 	m.events = newEventMetrics(r)
+	m.limits = newLimitMetrics(r)
 	m.kinds = make(map[string]*kindMetrics, len(kinds))
 	for _, kind := range kinds {
 		m.kinds[kind] = m.of(kind)

@@ -213,7 +213,15 @@ func (m *Mux) declarations() []store.Declaration {
 			BackoffMin: k.Backoff.Min, BackoffMax: k.Backoff.Max, BackoffFactor: k.Backoff.Factor,
 			KeepSent: keep(k.Retention.Sent), KeepErr: keep(k.Retention.Error), KeepCanc: keep(k.Retention.Cancelled),
 			MaxArgs: k.MaxArgs, ArgsVersion: k.ArgsVersion, Recovers: k.onError != nil, Schema: k.schema, MaxProbes: k.probing.Most, Breaker: k.breaker.declaration(),
+			Limits: declaredLimits(k.Limits),
 		})
+	}
+	return out
+}
+
+func declaredLimits(limits []intent.Limit) (out []store.Limit) {
+	for _, l := range limits {
+		out = append(out, store.Limit{Key: l.Key, Starts: l.Starts, Period: l.Per, Burst: l.Burst, Running: l.Running})
 	}
 	return out
 }

@@ -6,7 +6,7 @@ import "github.com/writhq/writ/internal/store"
 // as well, so nothing depends on it. It returns whether the worker took it, which it does while it is at leisure: other
 // processes are to have their share of a load that is worth sharing. It does not block, and is safe for concurrent use.
 func (p *Pool) Offer(h store.Hint) bool {
-	if v := p.valves[h.Kind]; v == nil || v.state() != open || p.draining.Load() || !p.pulse.alive() || !p.slots.leisure(len(p.near)) {
+	if v := p.valves[h.Kind]; v == nil || v.state() != open || v.share.limited.Load() || p.draining.Load() || !p.pulse.alive() || !p.slots.leisure(len(p.near)) {
 		return false
 	}
 	select {

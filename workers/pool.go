@@ -46,6 +46,7 @@ type Pool struct {
 	clock     databaseClock
 	valves    map[string]*valve // by kind
 	stirred   chan struct{}     // holds one token: a valve may have opened or shut
+	leasing   leasing
 
 	handlers context.Context // parent of every handler's context; outlives Run's
 	stop     context.CancelCauseFunc
@@ -99,6 +100,7 @@ func New(pool *pgxpool.Pool, amqpURL string, mux *Mux, cfg Config) (*Pool, error
 	p.asking, p.cutShort = context.WithCancel(context.Background())
 	p.openProbers()
 	p.settling, p.settled = context.WithCancel(context.Background())
+	p.leasing.ctx, p.leasing.cancel = context.WithCancel(context.Background())
 	p.setProblem(errors.New("not running"))
 	return p, nil
 }
@@ -142,6 +144,7 @@ func (p *Pool) setProblem(err error) {
 func (p *Pool) Run(ctx context.Context) error {
 	defer p.settled()
 	defer p.cutShort()
+	defer p.leasing.close()
 	defer p.executors.close()
 	settings, err := p.register(ctx)
 	if err != nil || ctx.Err() != nil {
@@ -202,6 +205,7 @@ func (p *Pool) Run(ctx context.Context) error {
 	stopBeating()
 	<-beats
 	bound.Stop()
+	p.leasing.close()
 	left := p.registry.size()
 	p.depart(left)
 	stopTelling()
@@ -239,6 +243,9 @@ func (p *Pool) register(ctx context.Context) (store.Settings, error) {
 		}
 		if err == nil {
 			err = p.lookAtFlow(ctx, p.pool)
+		}
+		if err == nil {
+			err = p.lookAtLimits(ctx, p.pool)
 		}
 		if err == nil {
 			if why := settings.Reason(); why != "" {

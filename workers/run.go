@@ -32,7 +32,7 @@ func (p *Pool) start(c store.Claimed, sent time.Time, through pass) {
 	switch {
 	case p.draining.Load(): // its claim was under way when the process was told to end
 		why = "not begun: the worker is shutting down"
-	case !p.pulse.alive() || !time.Now().Before(a.deadline):
+	case !p.pulse.alive() || v.share.limited.Load() && p.pulse.lapsedSince(sent) || !time.Now().Before(a.deadline):
 		why = "claimed too late to begin"
 	}
 	if why != "" {
@@ -41,6 +41,7 @@ func (p *Pool) start(c store.Claimed, sent time.Time, through pass) {
 		}
 		a.returned.Store(true)
 		v.giveBack(1, through)
+		v.share.giveBackKey(claim{c.ID, c.Epoch - 1})
 		p.slots.returned(1)
 		p.finisher.submit(a, store.Outcome{ID: c.ID, Epoch: c.Epoch, Event: store.Retried, Free: true, Why: why})
 		return
@@ -61,6 +62,7 @@ func (p *Pool) attend(a *attempt) {
 		}
 		a.returned.Store(true)
 		a.valve.ended(1)
+		a.valve.share.endedKey(claim{a.ID, a.Epoch - 1})
 		p.slots.returned(1)
 		p.finisher.submit(a, o)
 	}()

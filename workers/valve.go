@@ -13,8 +13,9 @@ import (
 )
 
 // A valve lets the hints of one kind through to the claim, or has them wait, without holding up other kinds. It is shut for
-// reasons of three sorts: a person's pause, which every valve looks at, and a circuit breaker and gates, which a kind has only
-// if its declaration asks for them. What waits stays in its order, and unacked, so the broker's prefetch bounds it: at most as
+// reasons of three sorts: a person's pause, which every valve looks at, a circuit breaker, which a kind has only if its declaration asks
+// for it, and gates: the kind's share of limits over all processes, which may be set at any time, and others, for which its declaration
+// asks. What waits stays in its order, and unacked, so the broker's prefetch bounds it: at most as
 // many messages a queue as [Pool.prefetch] says, in each up to 32 hints (128 of the briefest kinds).
 //
 // When a valve stays shut its queue is not consumed any more, so that messages wait in the broker, and what had come
@@ -24,15 +25,18 @@ import (
 // it. A gate that opens, because of time, an answer of the database, or a handler that ended, calls [Pool.stir]; nobody
 // polls it. One that asks the database does so in a goroutine of its own, and grants from what it holds meanwhile: take is
 // called by the goroutine that claims for all kinds. What it is to grant by is the kind; the row of an intent, and so any
-// key within its arguments, is not known before its claim.
+// key within its arguments, is not known before its claim, and is read for kinds with a limit per key only: see lot.go.
 type valve struct {
 	kind    *registration
 	paused  atomic.Bool
 	breaker *breaker // nil: none
 	gates   []gate
+	share   *share // one of the gates
 
 	// The claimer's own.
 	waiting []hint    // in the order of their coming
+	lot     *lot      // where those wait whose keys have a limit
+	began   time.Time // when hints began to wait
 	queue   *intake   // that its hints come through
 	since   time.Time // when it was first seen shut; zero: it is open
 }
@@ -131,7 +135,7 @@ func (p *Pool) openValves() {
 	p.valves = make(map[string]*valve, len(p.mux.kinds))
 	reserves := p.reserves()
 	for name, kind := range p.mux.kinds {
-		v := &valve{kind: kind, gates: slices.Clone(reserves[kind.Priority])}
+		v := &valve{kind: kind, gates: slices.Clone(reserves[kind.Priority]), share: newShare(p, name, &kind.run), lot: newLot()}
 		if kind.slots > 0 {
 			v.gates = append(v.gates, &places{total: kind.slots, stir: p.stir})
 		}
@@ -139,6 +143,7 @@ func (p *Pool) openValves() {
 			v.breaker = &breaker{Breaker: kind.breaker, kind: name, stir: p.stir, soon: p.beatSoon, metrics: p.metrics, state: store.Breaker{State: store.BreakerClosed}}
 			p.metrics.breaker(name, store.BreakerClosed)
 		}
+		v.gates = append(v.gates, v.share)
 		p.valves[name] = v
 	}
 }
@@ -214,11 +219,15 @@ func (p *Pool) intakes(installation uuid.UUID) (map[string]*intake, error) {
 	return out, nil
 }
 
-// prefetch is how many messages of a queue wait here unacked: no more than are of use.
+// prefetch is how many messages of a queue wait here unacked: no more than are of use. Of kinds with a limit per key it does not
+// depend on the slots: what waits of one key must not keep others from coming.
 func (p *Pool) prefetch(q *intake) int {
 	most := min(p.cfg.Slots, maxPrefetch)
 	sum := 0
 	for _, v := range q.valves {
+		if v.share.keyed() != "" {
+			return maxPrefetch
+		}
 		sum += v.most(most)
 	}
 	return min(sum, most)

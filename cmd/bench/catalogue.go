@@ -22,6 +22,7 @@ func catalogue(dir string) []workload.Workload {
 		workload.Slow(turns(writ, river)),
 		workload.Kinds(turns(writ, river)),
 		workload.Snapshot(writ, river),
+		workload.Limits(writ),
 		workload.Idle(turns(shipped, river)),
 		workload.Processes(writ, river),
 		workload.Future(writ),

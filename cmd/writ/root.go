@@ -91,7 +91,7 @@ moved), 6 bulk partly done, 7 doctor found something, 130 interrupted.`,
 		add("act", a.verdictCommand(v))
 	}
 	add("act", a.bulkCommand(), a.noteCommand(), a.eventsCommand())
-	add("run", a.runCommand(), a.reconcileCommand(), a.migrateCommand(), a.kindsCommand())
+	add("run", a.runCommand(), a.reconcileCommand(), a.migrateCommand(), a.kindsCommand(), a.limitsCommand())
 	add("run", a.switchCommands()...)
 	add("run", a.breakerCommand(), a.quarantineCommand(), a.adoptCommand(), devCommand())
 	root.AddCommand(a.versionCommand())

@@ -209,6 +209,7 @@ type Declaration struct {
 	Schema                      []byte // JSON Schema of the arguments; nil: not known
 	MaxProbes                   int
 	Breaker                     []byte // JSON; nil: none
+	Limits                      []Limit
 }
 
 // Declare writes what the code says of its kinds; unchanged ones are left alone.
@@ -224,6 +225,9 @@ func (s *Store) Declare(ctx context.Context, kinds []Declaration) error {
 				return fmt.Errorf("declare the arguments of kind %s: %w", k.Name, Explain(err))
 			}
 			if err := DeclareBreaker(ctx, tx, k.Name, k.Breaker); err != nil {
+				return err
+			}
+			if err := declareLimits(ctx, tx, k.Name, k.Limits); err != nil {
 				return err
 			}
 		}

@@ -29,13 +29,17 @@ SELECT clock_timestamp(), pg_postmaster_start_time(), writ.is_open();
 -- refused one, or one put back, comes again by then, and one that was left to a newer worker within 11 minutes. And the window's last row, if the window is full. Where so many hints
 -- are overdue that the relay is behind, nothing is looked at, and a row without an id says so: what is lost cannot be
 -- told from what is late, and the hints would have to queue up behind the others. What is the same for all rows is
--- asked once; scalar sub-selects keep the plan to index look-ups.
+-- asked once; scalar sub-selects keep the plan to index look-ups. Of a kind with a limit a hint in the outbox counts whenever it
+-- is due, for it stands in a line there, and a queue counts for as deep as its limit makes it long.
 WITH late AS MATERIALIZED (
-    SELECT EXISTS (SELECT FROM writ.outbox WHERE due_at <= now() + interval '11 min') AS hints,
+    SELECT EXISTS (SELECT FROM writ.outbox WHERE due_at <= now() + interval '11 min') OR EXISTS (SELECT FROM writ.limits) AS hints,
         (SELECT count(*) FROM (
             SELECT FROM writ.outbox WHERE due_at <= now() - $3::interval AND failures = 0 ORDER BY due_at LIMIT 10000) o) < 10000 AS published
 ), deep AS MATERIALIZED (
-    SELECT jsonb_object_agg(k.name, r.ready) AS ready,
+    SELECT jsonb_object_agg(k.name, ceil(r.ready * greatest(1, (
+            SELECT extract(epoch FROM l.period) / l.starts / extract(epoch FROM $3::interval) * 10000 * CASE WHEN k.run_ms <= 50 THEN 32 ELSE 1 END
+            FROM writ.limits_in_force l WHERE l.kind = k.name AND l.per = 'kind')))) AS ready,
+        (SELECT jsonb_object_agg(kind, true) FROM writ.limits) AS limited,
         (SELECT jsonb_object_agg(kind, true) FROM writ.flow WHERE paused OR breaker <> 'closed' OR opened_at > now() - $3::interval) AS shut
     FROM writ.kinds k JOIN writ.relay r ON r.queue = k.queue
 )
@@ -43,7 +47,8 @@ SELECT run_at, id, kind, epoch, stale, n = $4::int FROM (
     SELECT w.run_at, w.id, w.kind, w.epoch, w.n,
         w.state = 'pending' AND w.waiting_on = 0
         AND (NOT (SELECT hints FROM late) OR (SELECT o.oid FROM writ.outbox o
-            WHERE o.intent_id = w.id AND o.op = 'run' AND o.epoch = w.epoch AND o.due_at <= now() + CASE WHEN o.failures > 0 THEN interval '11 min' ELSE interval '1 min' END LIMIT 1) IS NULL)
+            WHERE o.intent_id = w.id AND o.op = 'run' AND o.epoch = w.epoch
+                AND (o.due_at <= now() + CASE WHEN o.failures > 0 THEN interval '11 min' ELSE interval '1 min' END OR (SELECT limited FROM deep) ? w.kind) LIMIT 1) IS NULL)
         -- Only of the few that are left: the arithmetic costs as much as the look-up.
         AND (SELECT shut FROM deep) -> w.kind IS NULL
         AND now() - w.run_at > $3::interval * (2 ^ least(w.requeues, 20)) * (1 + coalesce(((SELECT ready FROM deep) ->> w.kind)::bigint, 0) / 10000) AS stale

@@ -35,6 +35,7 @@ var tables = map[string][]column{
 	"slow":     {{"seconds", "makespan, s"}, {"postgres_ms", "Postgres CPU, ms/job"}, {"statements", "statements/job"}},
 	"kinds":    append([]column{{"drain_per_s", "drain, /s"}}, cost...),
 	"procs":    append([]column{{"drain_per_s", "drain, /s"}}, cost...),
+	"limits":   append([]column{{"drain_per_s", "drain, /s"}}, cost...),
 	"snapshot": append([]column{{"drain_per_s", "drain, /s"}}, cost...),
 	"future":   append([]column{{"drain_per_s", "drain, /s"}}, cost...),
 	"finished": append([]column{{"drain_per_s", "drain, /s"}}, cost...),

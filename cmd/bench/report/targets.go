@@ -57,6 +57,11 @@ var targets = []Target{
 		atLeast(0.8, rowRatio(Key{"snapshot", "writ", "snapshot held"}, Key{"snapshot", "writ", "none"}, "drain_per_s")), "bench",
 	},
 	{
+		"throughput of a kind with a limit that is not reached, against none", "≥ 0.7×",
+		aside(atLeast(0.7, rowRatio(Key{"limits", "writ", "100,000 starts a second"}, Key{"limits", "writ", "none"}, "drain_per_s")), "so many at once in the cluster",
+			rowRatio(Key{"limits", "writ", "10,000 at once in the cluster"}, Key{"limits", "writ", "none"}, "drain_per_s")), "bench",
+	},
+	{
 		"a reconciler tick with 10 million finished and 100,000 pending rows", "≤ 50 ms, and no more with 10× the finished rows (≤ 1.1× of the tick with 1 million)",
 		both(valueAtMost(50, Key{"tick", "writ", "10 million finished"}, "tick_ms", "ms"),
 			atMost(1.1, rowRatio(Key{"tick", "writ", "10 million finished"}, Key{"tick", "writ", "1 million finished"}, "tick_ms"))), "bench-long",
