@@ -95,7 +95,7 @@ func readLine(line string) probe.Line {
 	if err := json.Unmarshal([]byte(line), &e); err != nil {
 		return probe.Line{}
 	}
-	return probe.Line{At: e.At, MessageID: e.Key, Taken: e.Key != ""}
+	return probe.Line{At: e.At, MessageID: e.Key, Taken: e.Key != "", Server: true}
 }
 
 // posted is a comment with what its mail needs besides.
