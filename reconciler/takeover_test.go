@@ -162,3 +162,15 @@ func TestWindows(t *testing.T) {
 		t.Errorf("it took %v", took)
 	}
 }
+
+// TestCopy: on a restore in another cluster, of which only the system identifier is another, nothing is done.
+func TestCopy(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.scene()
+	b.db.Run(t, "UPDATE writ.settings SET fingerprint = regexp_replace(fingerprint, '^[^/]+', '1')")
+	before := b.contents()
+	if report := b.once(); report != (reconciler.Report{}) || b.contents() != before {
+		t.Errorf("on a copy it did %+v", report)
+	}
+}
