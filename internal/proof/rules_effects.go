@@ -139,12 +139,14 @@ func (c *court) landing(s *story, v ledger.Visit) landing {
 
 // stateIsTrue is I7, at rest: sent means done, in the attempt that says so; error by not-done, pending and cancelled mean
 // never done, unless idempotent. What a person decided is exempt. The application's own row, written by the hook of
-// job.Done, is there exactly once if the worker's word was recorded, and never else.
+// job.Done, or by OnHappened after a verdict, is there exactly once if it is sent, and never else.
 func stateIsTrue(c *court, s *story) (faults []fault) {
-	succeeded := 0
+	sent := 0
 	for _, ch := range s.changes {
+		if ch.moves() && (ch.Event == string(fsm.Succeeded) || ch.Event == string(fsm.Happened)) {
+			sent++
+		}
 		if ch.moves() && ch.Event == string(fsm.Succeeded) {
-			succeeded++
 			if !slices.ContainsFunc(s.effects(), func(v ledger.Visit) bool { return v.Epoch == ch.Epoch && v.Worker == ch.Worker }) {
 				faults = append(faults, faultf("sent at epoch %d, and never done in it", ch.Epoch).as(lost))
 			}
@@ -155,8 +157,8 @@ func stateIsTrue(c *court, s *story) (faults []fault) {
 			faults = append(faults, faultf("its probe said at epoch %d that it happened, and it was never done", ch.OldEpoch).as(lost))
 		}
 	}
-	if c.Hooked[s.kind.Name] && s.receipts != succeeded {
-		faults = append(faults, faultf("%d receipts of the application; want %d", s.receipts, succeeded))
+	if c.Hooked[s.kind.Name] && s.receipts != sent {
+		faults = append(faults, faultf("%d receipts of the application; want %d", s.receipts, sent))
 	}
 	if s.row == nil || s.decided() || s.kind.idempotent() {
 		return faults

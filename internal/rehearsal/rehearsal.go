@@ -28,6 +28,6 @@ type Handlers interface {
 	Write(ctx context.Context, s *store.Store, worker uuid.UUID, c store.Claimed, o store.Outcome) (event string, err error)
 	// Ask asks a kind's probe.
 	Ask(ctx context.Context, asking *store.Asking) store.Answer
-	// Recover returns the recovery function of a kind; nil: it has none.
-	Recover(worker uuid.UUID, kind string) func(ctx context.Context, tx pgx.Tx, c store.Claimed, last string) error
+	// Recover returns the states in which a kind has a share of its own in a verdict, and that share.
+	Recover(worker uuid.UUID, kind string) (states []string, share func(ctx context.Context, tx pgx.Tx, o store.Owed) error)
 }

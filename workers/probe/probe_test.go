@@ -390,10 +390,10 @@ func TestExim(t *testing.T) {
 	t.Parallel()
 	const took = "2026-11-22 00:44:05 1tE-000-1 <= shop@shop.example H=worker [10.0.0.7] P=esmtp S=812"
 	for line, want := range map[string]string{
-		took + " id=k1@shop.example":                                                       "k1@shop.example",
-		took + ` id=k1@shop.example T="your ticket id=77 is open" from <a@b> for c@d`:      "k1@shop.example",
+		took + " id=k1@shop.example": "k1@shop.example",
+		took + ` id=k1@shop.example T="your ticket id=77 is open" from <a@b> for c@d`:       "k1@shop.example",
 		took + ` T="your ticket id=77 is open"`:                                             "",
-		"2026-11-22 00:44:05 [812] 1tE-000-1 <= <> R=1tE-000-0 P=local id=E1@mx.example":     "E1@mx.example",
+		"2026-11-22 00:44:05 [812] 1tE-000-1 <= <> R=1tE-000-0 P=local id=E1@mx.example":    "E1@mx.example",
 		`2026-11-22 00:44:05 1tE-000-1 => c@d R=dnslookup T=remote_smtp C="250 <= x id=77"`: "",
 	} {
 		l := probe.Exim()(line)
