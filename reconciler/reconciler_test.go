@@ -298,8 +298,8 @@ func TestDeadWorker_lockedRow(t *testing.T) {
 	if _, err := tx.Exec(context.Background(), "SELECT FROM writ.intents WHERE id = $1 FOR UPDATE", ids[0]); err != nil {
 		t.Fatal(err)
 	}
-	if got := b.once(); got.Flagged != 4 {
-		t.Errorf("flagged %d beside a locked row; want 4", got.Flagged)
+	if got := b.once(); got.Flagged != 4 || got.Left != 1 {
+		t.Errorf("flagged %d beside a locked row and said that %d are left; want 4 and 1", got.Flagged, got.Left)
 	}
 }
 

@@ -53,6 +53,7 @@ type reconciled struct {
 	Pruned     int              `json:"pruned"`
 	Probed     int              `json:"probed"`
 	Forgotten  int              `json:"forgotten"` // settled events, long ago
+	Left       int              `json:"left"`      // attempts without a living worker that could not be settled now, up to 1,000
 	Suspended  bool             `json:"suspended"`
 	Unfinished bool             `json:"unfinished"` // a dry run ended a part after 10,000 rows
 	Acts       []reconciler.Act `json:"acts"`
@@ -73,8 +74,10 @@ func (a *app) reconcile(ctx context.Context, f reconcileFlags) error {
 	if reason := settings.Reason(); reason != "" {
 		return &exitError{Code: exitNotAllowed, Err: fmt.Errorf("nothing is reconciled: %s", reason)}
 	}
-	if suspects, err := engine.Orphans(ctx, nil, 1); err == nil && len(suspects) > 0 {
-		a.note("some attempts have no living worker; watching the database for a while before that is believed")
+	suspects, err := engine.Orphans(ctx, nil, 1)
+	dead, deadErr := engine.DeadWorkers(ctx)
+	if err == nil && deadErr == nil && len(suspects)+len(dead) > 0 {
+		a.note("some workers seem dead, or attempts have no living one; watching the database for a while before that is believed")
 	}
 	out := reconciled{DryRun: f.dryRun, Acts: []reconciler.Act{}}
 	r, err := reconciler.New(pool, reconciler.Config{
@@ -97,7 +100,7 @@ func (a *app) reconcile(ctx context.Context, f reconcileFlags) error {
 	report, failed := do(ctx)
 	out.Requeued, out.Flagged, out.Retried, out.Pruned = report.Requeued, report.Flagged, report.Retried, report.Pruned
 	out.Probed, out.Forgotten = report.Probed, report.Forgotten
-	out.Suspended, out.Unfinished = report.Suspended, report.Unfinished
+	out.Left, out.Suspended, out.Unfinished = report.Left, report.Suspended, report.Unfinished
 	if err := a.printReconciled(out); err != nil {
 		return err
 	}
@@ -116,6 +119,9 @@ func (a *app) printReconciled(out reconciled) error {
 	}
 	if out.Unfinished {
 		a.note("there is more to be done: a dry run ends each part after 10,000 rows")
+	}
+	if out.Left > 0 {
+		a.note("%d attempts without a living worker were left: their rows are locked by somebody, or the database paused meanwhile; look again", out.Left)
 	}
 	if out.NotShown > 0 {
 		a.note("not shown: %d more; --limit shows more", out.NotShown)
@@ -140,5 +146,6 @@ func (a *app) printReconciled(out reconciled) error {
 		{"pruned", fmt.Sprint(out.Pruned)},
 		{"probed", fmt.Sprint(out.Probed)},
 		{"forgotten", fmt.Sprint(out.Forgotten)},
+		{"left", fmt.Sprint(out.Left)},
 	})
 }

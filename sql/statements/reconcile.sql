@@ -153,7 +153,17 @@ SELECT class, kind, CASE WHEN class <> 'idempotent' THEN 'flagged' WHEN attempt 
 UPDATE writ.workers SET swept_at = clock_timestamp() WHERE id = ANY ($1::uuid[]) AND heartbeat_at + ttl < now();
 
 -- name: ForgetWorkers
-DELETE FROM writ.workers w WHERE w.swept_at < now() - interval '1 h' AND w.heartbeat_at + w.ttl < now();
+-- Rows of workers that are long dead. Those that something names which a person is to decide about say which machine it was:
+-- they are kept, and looked at again in an hour.
+WITH old AS MATERIALIZED (
+    SELECT id FROM writ.workers WHERE swept_at < now() - interval '1 h' AND heartbeat_at + ttl < now()
+), named AS MATERIALIZED (
+    SELECT i.worker_id AS id FROM writ.intents i
+    WHERE (i.flagged_at IS NOT NULL OR i.failed_at IS NOT NULL) AND i.worker_id IN (SELECT id FROM old) AND (SELECT count(*) FROM old) > 0
+), kept AS (
+    UPDATE writ.workers SET swept_at = now() WHERE id IN (SELECT id FROM named)
+)
+DELETE FROM writ.workers w WHERE w.id IN (SELECT id FROM old EXCEPT SELECT id FROM named) AND w.heartbeat_at + w.ttl < now();
 
 -- name: Owed
 -- Rows that a verdict ended and whose recovery hint was lost: a new hint, and the next look a minute later.
