@@ -171,6 +171,7 @@ const (
 // nothing is owed any more in these states, and then hook was not called. Why the hook failed is noted in the log.
 func (s *Store) Recover(ctx context.Context, worker uuid.UUID, h Hint, states []string, hook func(ctx context.Context, tx pgx.Tx, o Owed) error) (bool, error) {
 	owed := false
+	var said error // by the hook itself; where only the commit is not known it has not failed
 	err := s.shared(ctx, func(tx pgx.Tx, application share) error {
 		var o Owed
 		err := tx.QueryRow(ctx, writsql.Statement("ReadRecovery"), h.ID, h.Epoch, h.Kind, states).Scan(append(o.targets(), &o.Error, &o.State)...)
@@ -180,14 +181,18 @@ func (s *Store) Recover(ctx context.Context, worker uuid.UUID, h Hint, states []
 			return err
 		}
 		owed = true
-		if err := application(func(ctx context.Context, tx pgx.Tx) error { return hook(ctx, tx, o) }); err != nil {
+		err = application(func(ctx context.Context, tx pgx.Tx) error {
+			said = hook(ctx, tx, o)
+			return said
+		})
+		if err != nil {
 			return err
 		}
 		_, err = tx.Exec(ctx, writsql.Statement("Recovered"), h.ID, worker)
 		return err
 	})
-	if hookErr, ok := errors.AsType[*HookError](err); ok {
-		_, noted := s.pool.Exec(ctx, writsql.Statement("RecoveryFailed"), h.ID, h.Epoch, worker, clean(hookErr.Err.Error()))
+	if said != nil && !Transient(said) {
+		_, noted := s.pool.Exec(ctx, writsql.Statement("RecoveryFailed"), h.ID, h.Epoch, worker, clean(said.Error()))
 		err = errors.Join(err, noted)
 	}
 	if err != nil {
