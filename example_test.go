@@ -76,16 +76,19 @@ func (n *Notifier) Do(ctx context.Context, job *workers.Job[NotifyArgs]) error {
 	if err := n.Send(job.Effect(ctx), job.Key(), body); err != nil {
 		return workers.NotReached(err) // connection refused: not done. Anything else: nobody knows
 	}
-	return job.Done(func(ctx context.Context, tx pgx.Tx) error {
-		_, err := tx.Exec(ctx, `UPDATE comments SET notified_at = now() WHERE id = $1`, job.Args.CommentID)
-		return err
-	})
+	return job.Done(func(ctx context.Context, tx pgx.Tx) error { return n.Told(ctx, tx, job) })
+}
+
+// Told is the receipt.
+func (n *Notifier) Told(ctx context.Context, tx pgx.Tx, job *workers.Job[NotifyArgs]) error {
+	_, err := tx.Exec(ctx, `UPDATE comments SET notified_at = now() WHERE id = $1`, job.Args.CommentID)
+	return err
 }
 
 // Work runs workers, relay and reconciler in this process, until ctx ends.
 func Work(ctx context.Context, pool *pgxpool.Pool, amqpURL string, n *Notifier) error {
 	mux := workers.NewMux()
-	workers.Handle(mux, Notify, workers.Handler[NotifyArgs]{Do: n.Do, Effect: workers.EffectMarked})
+	workers.Handle(mux, Notify, workers.Handler[NotifyArgs]{Do: n.Do, OnHappened: n.Told, Effect: workers.EffectMarked})
 	return writ.Run(ctx, pool, amqpURL, mux, writ.Config{})
 }
 
@@ -95,7 +98,7 @@ func HandleProbed(mux *workers.Mux, n *Notifier) error {
 	if err != nil {
 		return err
 	}
-	workers.Handle(mux, Notify, workers.Handler[NotifyArgs]{Do: n.Do, Effect: workers.EffectMarked, Probe: ask})
+	workers.Handle(mux, Notify, workers.Handler[NotifyArgs]{Do: n.Do, OnHappened: n.Told, Effect: workers.EffectMarked, Probe: ask})
 	return nil
 }
 

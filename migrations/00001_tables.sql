@@ -42,7 +42,7 @@ CREATE TABLE writ.intents (
     failed_at    timestamptz,
     flagged_at   timestamptz,                       -- ambiguous since
     flag_reason  text,
-    probe_at     timestamptz,                       -- a worker with the kind's code owes it a look: probe or recovery
+    probe_at     timestamptz,                       -- a worker with the kind's code owes it a look: probe, or its share in a verdict
     parent_id    uuid,
     subjects     writ.labels,
     trace        text,
@@ -121,6 +121,7 @@ CREATE TABLE writ.kinds (
     args_version        int              NOT NULL DEFAULT 1,
     schema              jsonb,
     recovers            boolean          NOT NULL DEFAULT false, -- has a recovery function (OnError)
+    completes           boolean          NOT NULL DEFAULT false, -- has one for what a verdict says was done (OnHappened)
     max_probes          int              NOT NULL DEFAULT 5 CHECK (max_probes > 0), -- so often unknown, then a person
     run_ms              double precision,                        -- typical run, as the workers measured it
     breaker             jsonb,                                   -- what its code declares; null: none

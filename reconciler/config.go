@@ -202,6 +202,8 @@ const (
 	counted = time.Minute
 	// walk is how often pruning begins anew at the oldest row.
 	walk = 24 * time.Hour
+	// mostLeft is up to how many attempts that were left are counted.
+	mostLeft = 1000
 	// rehearsed is after how many rows a rehearsal ends a duty.
 	rehearsed = 10_000
 	// shortest is the least that a lease and a worker's TTL may be.

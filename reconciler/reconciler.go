@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -228,19 +229,31 @@ func (r *Reconciler) complete(ctx context.Context, l *look) error {
 			}
 		}
 	}
-	left, err := l.store.Orphans(ctx, nil, rehearsed)
-	l.report.Left = len(left)
-	return errors.Join(append(faults, err, ctx.Err())...)
+	if r.sweeps() {
+		left, err := l.store.Orphans(ctx, nil, mostLeft)
+		faults = append(faults, err)
+		l.report.Left = len(left)
+	}
+	return errors.Join(append(faults, ctx.Err())...)
 }
 
-// afterWatching calls do, at once if all attempts have a living worker; else when the database was seen to run for long
+// sweeps reports whether attempts without a living worker are looked for.
+func (r *Reconciler) sweeps() bool {
+	return slices.ContainsFunc(r.agenda, func(e *entry) bool { return e.name == Sweep && e.schedule != nil })
+}
+
+// afterWatching calls do, at once if all workers on record live, and all attempts have one; else when the database was seen to run for long
 // enough for anybody to be taken for dead, and goes on observing it meanwhile.
 func (r *Reconciler) afterWatching(ctx context.Context, do func() error) error {
 	suspects, err := r.store.Orphans(ctx, nil, 1)
 	if err != nil {
 		return err
 	}
-	if len(suspects) == 0 {
+	dead, err := r.store.DeadWorkers(ctx) // what they held may all be flagged, and is not asked about before they are found dead
+	if err != nil {
+		return err
+	}
+	if len(suspects)+len(dead) == 0 {
 		return do()
 	}
 	watching, stop := context.WithCancel(ctx)

@@ -306,7 +306,7 @@ func TestDeadWorker_lockedRow(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := b.once(); got.Flagged != 4 || got.Left != 1 {
-		t.Errorf("flagged %d beside a locked row, and left %d; want 4 and 1", got.Flagged, got.Left)
+		t.Errorf("flagged %d beside a locked row and said that %d are left; want 4 and 1", got.Flagged, got.Left)
 	}
 }
 

@@ -11,8 +11,8 @@ type Report struct {
 	Forgotten int // settled events past Config.KeepEvents, which are no intents
 	Probed    int // probes that are asked (again), because a hint was lost or none was planned
 
-	// Left counts attempts without a living worker that a whole look (Once, Rehearse) could not settle, up to 10,000: somebody holds
-	// their rows, or their workers were not silent for long enough. Look again.
+	// Left is how many attempts have no living worker and were left as they are, up to 1,000: somebody has their row locked, the
+	// worker is not silent for long enough, or the database paused meanwhile, or is closed. Only of Once and Rehearse; look again.
 	Left int
 
 	// Suspended: lost hints were not looked for, because the relay is so far behind (10,000 hints overdue by more than

@@ -162,3 +162,19 @@ func TestWindows(t *testing.T) {
 		t.Errorf("it took %v", took)
 	}
 }
+
+// TestCopy: on a restore in another cluster, of which only the system identifier is another, nothing is done.
+func TestCopy(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.scene()
+	b.db.Run(t, "UPDATE writ.settings SET fingerprint = regexp_replace(fingerprint, '^[^/]+', '1')")
+	before := b.contents()
+	report := b.once()
+	if report.Left != 4 { // of dead workers, and nobody's here
+		t.Errorf("%d left; want 4", report.Left)
+	}
+	if report.Left = 0; report != (reconciler.Report{}) || b.contents() != before {
+		t.Errorf("on a copy it did %+v", report)
+	}
+}

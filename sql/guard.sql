@@ -200,7 +200,8 @@ BEGIN
         INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op)
         SELECT greatest(NEW.run_at, clock_timestamp()), NEW.kind, NEW.id, NEW.epoch, 'run' WHERE NEW.waiting_on = 0;
         PERFORM writ.ring();
-    ELSIF verb = 'give-up' AND EXISTS (SELECT FROM writ.kinds WHERE name = NEW.kind AND recovers) THEN
+    ELSIF verb = 'give-up' AND EXISTS (SELECT FROM writ.kinds WHERE name = NEW.kind AND recovers)
+        OR verb = 'happened' AND EXISTS (SELECT FROM writ.kinds WHERE name = NEW.kind AND completes) THEN
         NEW.probe_at := clock_timestamp();
         INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op)
         VALUES (clock_timestamp(), NEW.kind, NEW.id, NEW.epoch, 'recover');

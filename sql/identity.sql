@@ -10,15 +10,19 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 -- True when work may be done here: the database is the adopted one and nobody paused the installation. Called once a
--- statement by claims and by the relay, so a failover to a copy, which has another timeline, stops them at the very next
--- statement. The system identifier is left to those who connect (writ.fingerprint): a session cannot change its cluster,
--- and reading it takes a lock that the server holds while it makes a new WAL file, for a tenth of a second at times.
+-- statement by claims, by the relay and by the reconciler, so a failover to a copy, which has another timeline, stops them at
+-- the very next statement. The system identifier is read once a session (writ.cluster), for a session cannot change its
+-- cluster, and reading it takes a lock that the server holds while it makes a new WAL file, for a tenth of a second at times.
 -- The database's oid stands in the path of its files, which costs no look into a table.
 -- PL/pgSQL keeps the plan; a function in SQL would be parsed and planned in each statement.
 CREATE OR REPLACE FUNCTION writ.is_open() RETURNS boolean
 LANGUAGE plpgsql STABLE AS $$
 BEGIN
+    IF coalesce(current_setting('writ.cluster', true), '') = '' THEN
+        PERFORM set_config('writ.cluster', split_part(writ.fingerprint(), '/', 1), false);
+    END IF;
     RETURN (SELECT paused_at IS NULL
+        AND split_part(fingerprint, '/', 1) = current_setting('writ.cluster')
         AND split_part(fingerprint, '/', 2) = left(pg_walfile_name(pg_current_wal_lsn()), 8)
         AND split_part(fingerprint, '/', 3) = split_part(pg_relation_filepath('writ.settings'), '/', -2)
     FROM writ.settings);
@@ -30,8 +34,12 @@ END $$;
 CREATE OR REPLACE FUNCTION writ.check_adopted() RETURNS boolean
 LANGUAGE plpgsql STABLE AS $$
 BEGIN
+    IF coalesce(current_setting('writ.cluster', true), '') = '' THEN
+        PERFORM set_config('writ.cluster', split_part(writ.fingerprint(), '/', 1), false);
+    END IF;
     IF EXISTS (SELECT FROM writ.settings
-        WHERE split_part(fingerprint, '/', 2) = left(pg_walfile_name(pg_current_wal_lsn()), 8)
+        WHERE split_part(fingerprint, '/', 1) = current_setting('writ.cluster')
+          AND split_part(fingerprint, '/', 2) = left(pg_walfile_name(pg_current_wal_lsn()), 8)
           AND split_part(fingerprint, '/', 3) = split_part(pg_relation_filepath('writ.settings'), '/', -2)) THEN
         RETURN true;
     END IF;

@@ -140,3 +140,23 @@ func TestClone_isNotOpen(t *testing.T) {
 	copied.Run(t, "SELECT writ.adopt('ann', 'this is staging, it may run')")
 	checkOpen(t, copied, id)
 }
+
+// A restore in another cluster, initialised and filled the same way: only the system identifier tells the two apart.
+func TestOtherCluster_isNotOpen(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	id := b.insert(t, kind)
+	flagged := b.insert(t, kind)
+	b.claimAs(t, b.worker, flagged, time.Minute)
+	b.Run(t, "UPDATE writ.settings SET fingerprint = regexp_replace(fingerprint, '^[^/]+', '1')")
+	checkClosed(t, b, id, "copy that nobody adopted")
+	_, err := b.store.FinishOne(ctx, b.worker, store.Outcome{ID: flagged, Epoch: 1, Event: store.Succeeded})
+	if err == nil || !strings.Contains(err.Error(), "WR006") && !strings.Contains(err.Error(), "copy that nobody adopted") {
+		t.Errorf("an outcome was taken: %v", err)
+	}
+	if seen, err := b.store.Observe(ctx); err != nil || seen.Open {
+		t.Errorf("Observe says open %v, %v", seen.Open, err)
+	}
+	b.Run(t, "SELECT writ.adopt('ann', 'this is the real one now')")
+	checkOpen(t, b, id)
+}

@@ -24,7 +24,7 @@ CREATE OR REPLACE TRIGGER log_truncate BEFORE TRUNCATE ON writ.log EXECUTE FUNCT
 CREATE OR REPLACE FUNCTION writ.log_signed() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    IF (NEW.actor = 'worker' AND NEW.event IN ('flagged', 'retried', 'failed', 'recovered', 'late-report')
+    IF (NEW.actor = 'worker' AND NEW.event IN ('flagged', 'retried', 'failed', 'recovered', 'recovery-failed', 'late-report')
             OR NEW.actor = 'reconciler' AND NEW.event IN ('flagged', 'retried', 'failed', 'requeued')) IS NOT TRUE
        AND NOT pg_has_role(current_user, (SELECT relowner FROM pg_class WHERE oid = TG_RELID), 'USAGE') THEN
         RAISE EXCEPTION 'writ: % does not write «%» by «%» into the log', current_user, NEW.event, NEW.actor USING ERRCODE = '42501',

@@ -35,8 +35,8 @@ BEGIN
         RETURN 'moved';
     END IF;
     SELECT t.* INTO k FROM writ.kinds t WHERE t.name = i.kind;
-    -- Only what has a probe is settled by one; and not what is known, but for the application's share.
-    IF k.class IS DISTINCT FROM 'probed' OR i.flag_reason = 'hook-failed' AND finding <> 'done' THEN
+    -- Only what has a probe is settled by one; and not what is known, but for the application's share, which a person must see to.
+    IF k.class IS DISTINCT FROM 'probed' OR i.flag_reason = 'hook-failed' THEN
         RETURN 'moved';
     END IF;
     settled := coalesce(i.deadline_at, i.flagged_at) + coalesce(k.settle, interval '30 s');

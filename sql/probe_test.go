@@ -2,6 +2,7 @@ package sql_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -89,8 +90,10 @@ func TestProbed_known(t *testing.T) {
 		return result
 	}
 	b.Run(t, "UPDATE writ.intents SET flag_reason = 'hook-failed' WHERE id = $1", id)
-	if got := say(store.FoundNotDone); got != store.ProbeMoved {
-		t.Errorf("its handler's word is known: %s", got)
+	for _, finding := range []string{store.FoundDone, store.FoundNotDone, store.FoundNothing} {
+		if got := say(finding); got != store.ProbeMoved { // a person must see to the application's share
+			t.Errorf("its handler's word is known, and %s was found: %s", finding, got)
+		}
 	}
 	b.Run(t, "UPDATE writ.kinds SET class = 'manual' WHERE name = $1", kind)
 	if got := say(store.FoundDone); got != store.ProbeMoved {
@@ -174,4 +177,42 @@ func TestProbe_isNobody(t *testing.T) {
 	if log := entries(t, b.Pool, id); len(log) == 0 || log[len(log)-1].Actor == "probe" {
 		t.Errorf("the log says %+v", log)
 	}
+}
+
+// TestWhy_probeHindered: why says what keeps the probe of an ambiguous row from being asked, and what it said that does not count.
+func TestWhy_probeHindered(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	kind, id, holder := b.doubt(t)
+	says := func(wants ...string) {
+		t.Helper()
+		why := testkit.Value[string](t, b.DB, "SELECT writ.why($1)", id)
+		for _, want := range wants {
+			if !strings.Contains(why, want) {
+				t.Errorf("why = %q; want %q", why, want)
+			}
+		}
+	}
+	b.Run(t, "INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op) VALUES (now(), $1, $2, 1, 'probe')", kind, id)
+	says("no relay runs to send its hint (writ run)", "no reconciler runs to send its hint again (writ run)", "Mend that, or look")
+	b.Run(t, "UPDATE writ.kinds SET paused_at = now(), paused_by = 'eve', paused_why = 'out of paper' WHERE name = $1", kind)
+	says("kind " + kind + " is paused by eve (out of paper)")
+	b.Run(t, "UPDATE writ.kinds SET paused_at = NULL WHERE name = $1", kind)
+	b.Run(t, "SELECT writ.pause('ann', 'the mail server moves')")
+	says("everything is paused by ann (the mail server moves)")
+	b.Run(t, "UPDATE writ.kinds SET class = 'manual' WHERE name = $1", kind)
+	says("Besides, everything is paused by ann")
+	b.Run(t, "UPDATE writ.kinds SET class = 'probed' WHERE name = $1", kind)
+	b.Run(t, "SELECT writ.resume('ann', 'the mail server has moved')")
+
+	s := store.New(b.Pool)
+	asking, err := s.TakeProbe(ctx, store.Hint{ID: id, Epoch: 1, Kind: kind}, time.Minute)
+	if err != nil || asking == nil {
+		t.Fatalf("TakeProbe: %v, %v", asking, err)
+	}
+	result, err := s.AnswerProbe(ctx, holder, asking, store.Answer{Finding: store.FoundNotDone, Rest: -time.Second, Pause: time.Minute, Why: "it is not in the log"})
+	if err != nil || result != store.ProbeHeld {
+		t.Fatalf("AnswerProbe: %s, %v", result, err)
+	}
+	says("it said: it is not in the log, which does not count while its worker is alive")
 }

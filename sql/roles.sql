@@ -97,7 +97,7 @@ BEGIN
 
     GRANT SELECT ON ALL TABLES IN SCHEMA writ TO writ_viewer, writ_operator;
     GRANT EXECUTE ON FUNCTION writ.why(uuid), writ.span(interval), writ.retry_danger(writ.intents), writ.said_done(writ.intents), writ.has_returned(writ.intents), writ.ways_out(text, boolean),
-        writ.why_missing(uuid), writ.why_pending(writ.intents), writ.why_ambiguous(writ.intents), writ.why_stopped(), writ.why_breaker(text), writ.why_held(writ.intents), writ.why_requeued(writ.intents, text), writ.times(int), writ.why_limited(writ.intents), writ.limit_key(jsonb, text[], text),
+        writ.why_missing(uuid), writ.why_pending(writ.intents), writ.why_ambiguous(writ.intents), writ.why_stopped(), writ.why_breaker(text), writ.why_held(writ.intents), writ.why_owed(writ.intents), writ.has_relay(), writ.why_requeued(writ.intents, text), writ.times(int), writ.why_limited(writ.intents), writ.limit_key(jsonb, text[], text),
         writ.status_of(writ.intents), writ.late_truth(uuid), writ.merge_patch(jsonb, jsonb), writ.fingerprint(text), writ.uuid_at(timestamptz),
         writ.known_kinds(), writ.json_bigint(jsonb), writ.json_numeric(jsonb), writ.json_boolean(jsonb), writ.json_text(jsonb), writ.json_uuid(jsonb),
         writ.json_timestamptz(jsonb), writ.is_utf8(bytea)

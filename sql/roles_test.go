@@ -144,7 +144,7 @@ func TestRole_worker(t *testing.T) {
 	must(t, "Settings", err)
 	declaration := store.Declaration{
 		Name: kind, Queue: kind, Class: "manual", Timeout: time.Minute, MaxAttempts: 10, BackoffMin: time.Second, BackoffMax: time.Hour,
-		BackoffFactor: 2, MaxArgs: 100, ArgsVersion: 1, Recovers: true, MaxProbes: 5,
+		BackoffFactor: 2, MaxArgs: 100, ArgsVersion: 1, Recovers: true, Completes: true, MaxProbes: 5,
 	}
 	must(t, "Own", s.Own(ctx, "blog"))
 	must(t, "Own again", s.Own(ctx, "blog"))
@@ -226,9 +226,18 @@ func TestRole_worker(t *testing.T) {
 	if err != nil || !fate.Late || fate.State != "error" {
 		t.Errorf("late report: %+v, %v", fate, err)
 	}
-	owed, err := s.Recover(ctx, me, store.Hint{ID: id, Epoch: 2, Kind: kind}, func(context.Context, pgx.Tx, store.Claimed, string) error { return nil })
+	owed, err := s.Recover(ctx, me, store.Hint{ID: id, Epoch: 2, Kind: kind}, []string{store.StateError}, func(context.Context, pgx.Tx, store.Owed) error { return nil })
 	if err != nil || !owed {
 		t.Errorf("Recover: %v, %v", owed, err)
+	}
+	done := b.insert(t, kind)
+	b.claimAs(t, me, done, time.Minute)
+	b.Run(t, "UPDATE writ.intents SET flagged_at = now(), flag_reason = 'unknown' WHERE id = $1", done)
+	b.Run(t, "SELECT writ.happened($1, 'sending', 1, 'ann', 'the charge is in their list')", done)
+	locked := errors.New("the orders are locked")
+	owed, err = s.Recover(ctx, me, store.Hint{ID: done, Epoch: 2, Kind: kind}, []string{store.StateSent}, func(context.Context, pgx.Tx, store.Owed) error { return locked })
+	if !errors.Is(err, locked) || !owed || !strings.Contains(testkit.Value[string](t, b.DB, "SELECT writ.why($1)", done), locked.Error()) {
+		t.Errorf("Recover what happened: %v, %v", owed, err)
 	}
 	receive(t, s)
 	_, err = s.Counts(ctx)

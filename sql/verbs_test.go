@@ -293,3 +293,34 @@ func TestGiveUp_owesRecovery(t *testing.T) {
 		t.Errorf("cancelled, and still owed: %+v", out)
 	}
 }
+
+// So does happened, by whoever says so, of a kind that has a function for it; and the row is not pruned before.
+func TestHappened_owesItsShare(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.Run(t, "INSERT INTO writ.kinds (name, queue, class, recovers, completes) VALUES ($1, 'q', 'manual', false, true)", kind)
+	for _, position := range []string{"flagged", "error"} {
+		id := b.at(t, kind, position)
+		if err := b.decide(t, "happened", id); err != nil {
+			t.Fatal(err)
+		}
+		got := read(t, b.Pool, id)
+		out := hints(t, b.Pool, id)
+		if got.ProbeAt == nil || len(out) != 1 || out[0].Op != "recover" || out[0].Epoch != got.Epoch {
+			t.Errorf("%s: probe_at %v, outbox %+v; want one recover hint of epoch %d", position, got.ProbeAt, out, got.Epoch)
+		}
+		if why := testkit.Value[string](t, b.DB, "SELECT writ.why($1)", id); !strings.Contains(why, "Its OnHappened function has still to run, and no live worker") {
+			t.Errorf("why = %q", why)
+		}
+	}
+	s := store.New(b.Pool)
+	pruned, err := s.Prune(ctx, store.Expiry{Kind: kind, State: "sent", Before: time.Now().Add(time.Hour)}, 10)
+	if err != nil || len(pruned) != 0 {
+		t.Errorf("pruned %d that are owed: %v", len(pruned), err)
+	}
+	b.Run(t, "DELETE FROM writ.outbox")
+	b.Run(t, "UPDATE writ.intents SET probe_at = probe_at - interval '1 min'")
+	if again, err := s.RequeueOwed(ctx); err != nil || len(again) != 2 {
+		t.Errorf("%d lost hints written again, %v; want 2", len(again), err)
+	}
+}

@@ -14,6 +14,14 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     FROM writ.settings
 $$;
 
+-- Whether a relay runs: it was seen lately, or sleeps with the doorbell's lock in hand.
+CREATE OR REPLACE FUNCTION writ.has_relay() RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT EXISTS (SELECT FROM writ.relay t WHERE t.seen_at > now() - interval '1 min')
+        OR EXISTS (SELECT FROM pg_locks t WHERE t.locktype = 'advisory' AND t.granted AND t.classid = 1465010516 AND t.objid = 3 AND t.objsubid = 2
+            AND t.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()))
+$$;
+
 -- Who holds an attempt, or held it last.
 CREATE OR REPLACE FUNCTION writ.why_held(i writ.intents) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -32,9 +40,7 @@ DECLARE
     stopped text := writ.why_stopped();
     ready boolean := i.waiting_on = 0 AND i.run_at <= now();
     late interval := now() - i.run_at;
-    relays boolean := EXISTS (SELECT FROM writ.relay t WHERE t.seen_at > now() - interval '1 min')
-        OR EXISTS (SELECT FROM pg_locks t WHERE t.locktype = 'advisory' AND t.granted AND t.classid = 1465010516 AND t.objid = 3 AND t.objsubid = 2
-            AND t.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()));
+    relays boolean := writ.has_relay();
     before bigint;
     hint text;
 BEGIN
@@ -114,11 +120,19 @@ DECLARE
     done text := writ.said_done(i);
     what text;
     probe text;
-    said text := (SELECT '; it said: ' || t.why FROM writ.log t WHERE t.intent_id = i.id AND t.epoch = i.epoch AND t.event = 'probed' ORDER BY t.id DESC LIMIT 1);
-    before text := CASE WHEN i.probes > 0 THEN format('asked %s so far, could not tell%s', writ.times(i.probes), coalesce(said, '')) END;
+    stopped text := writ.why_stopped();
+    last writ.log;
+    said text;
+    before text;
+    hindered text;
 BEGIN
     SELECT t.* INTO w FROM writ.workers t WHERE t.id = i.worker_id;
     SELECT t.* INTO k FROM writ.kinds t WHERE t.name = i.kind;
+    SELECT t.* INTO last FROM writ.log t WHERE t.intent_id = i.id AND t.epoch = i.epoch AND t.event = 'probed' ORDER BY t.id DESC LIMIT 1;
+    said := '; it said: ' || last.why || CASE WHEN last.evidence ->> 'result' = 'held'
+        THEN format(', which does not count while %s', coalesce(last.evidence ->> 'danger', 'it may still be run')) ELSE '' END;
+    before := CASE WHEN i.probes > 0 THEN format('asked %s so far, could not tell%s', writ.times(i.probes), coalesce(said, ''))
+        WHEN last.evidence ->> 'result' = 'held' THEN 'asked before' || said END;
     what := CASE
         WHEN i.flag_reason = 'hook-failed' AND done IS NULL THEN 'its handler says that it was not done, but could not save that: ' || coalesce(i.error, 'no error text')
         WHEN i.flag_reason = 'hook-failed' THEN 'its handler says that it was done, but could not save the result: ' || coalesce(i.error, 'no error text')
@@ -136,21 +150,41 @@ BEGIN
                 FROM writ.log q WHERE q.intent_id = i.id AND q.event = 'quarantined' ORDER BY q.id DESC LIMIT 1),
                 'in quarantine: the database went back in time, and it may have been run after that moment')
             ELSE concat_ws(': ', coalesce(i.flag_reason, 'flagged by hand'), i.error) END END;
+    hindered := nullif(concat_ws(', and ', stopped,
+        CASE WHEN k.paused_at IS NOT NULL THEN concat('kind ', i.kind, ' is paused', ' by ' || k.paused_by, ' (' || k.paused_why || ')') END,
+        CASE WHEN NOT EXISTS (SELECT FROM writ.workers t WHERE t.heartbeat_at + t.ttl > now() AND i.kind = ANY (t.kinds))
+            THEN format('no live worker handles kind %s', i.kind) END,
+        CASE WHEN stopped IS NULL AND NOT writ.has_relay() AND EXISTS (SELECT FROM writ.outbox t WHERE t.intent_id = i.id AND t.op = 'probe' AND t.due_at <= now())
+            THEN 'no relay runs to send its hint (writ run)' END,
+        CASE WHEN stopped IS NULL AND i.probe_at < now() - interval '1 min'
+                AND NOT EXISTS (SELECT FROM writ.leader t WHERE t.name = 'reconciler' AND t.renewed_at + t.ttl > now())
+            THEN 'no reconciler runs to send its hint again (writ run)' END), '');
     -- Outstanding only for kinds with a probe; where its answers are spent, probe_at is null and a person's turn has come.
     probe := CASE
         WHEN k.class IS DISTINCT FROM 'probed' OR i.flag_reason = 'hook-failed' THEN NULL
         WHEN i.probe_at > now() THEN format('Its probe is asked in %s%s. Or look', writ.span(i.probe_at - now()), coalesce(' (' || before || ')', ''))
-        WHEN i.probe_at IS NOT NULL AND NOT EXISTS (SELECT FROM writ.workers t WHERE t.heartbeat_at + t.ttl > now() AND i.kind = ANY (t.kinds))
-            THEN format('Its probe has been due for %s, but no live worker handles kind %s%s. Start one, or look', writ.span(now() - i.probe_at), i.kind, coalesce(' (' || before || ')', ''))
-        WHEN i.probe_at IS NOT NULL THEN format('Its probe has been due for %s%s. Or look', writ.span(now() - i.probe_at), coalesce(' (' || before || ')', ''))
+        WHEN i.probe_at IS NOT NULL THEN format('Its probe has been due for %s%s%s look', writ.span(now() - i.probe_at), coalesce(', but ' || hindered, '')
+            || coalesce(' (' || before || ')', ''), CASE WHEN hindered IS NULL THEN '. Or' ELSE '. Mend that, or' END)
         WHEN i.probes > 0 THEN format('Its probe was asked %s and could not tell%s. Look', writ.times(i.probes), coalesce(said, '')) END;
     RETURN format('ambiguous: for %s now; %s, and %s. %s in the outside system for key %s, then decide: happened, retry or give-up%s',
         writ.span(now() - i.flagged_at),
         CASE WHEN i.started_at IS NULL OR i.attempt = 0 THEN 'no attempt is on record' ELSE format('attempt %s was begun %s ago by %s', i.attempt, writ.span(now() - i.started_at), writ.why_held(i)) END,
         what, coalesce(probe, 'Look'),
         i.id::text || CASE WHEN i.generation > 0 THEN '-' || i.generation ELSE '' END,
-        CASE WHEN done IS NOT NULL THEN '. A retry needs an override: ' || danger ELSE coalesce('. Do not retry yet: ' || danger, '') END);
+        CASE WHEN done IS NOT NULL THEN '. A retry needs an override: ' || danger ELSE coalesce('. Do not retry yet: ' || danger, '') END
+            || CASE WHEN probe IS NULL OR i.probe_at IS NULL OR i.probe_at > now() THEN coalesce('. Besides, ' || stopped, '') ELSE '' END);
 END $$;
+
+-- What a finished row still owes its application, with a blank behind it; null: nothing.
+CREATE OR REPLACE FUNCTION writ.why_owed(i writ.intents) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT CASE i.state WHEN 'sent' THEN 'Its OnHappened function' ELSE 'Its recovery function' END || ' has still to run'
+        || CASE WHEN EXISTS (SELECT FROM writ.workers t WHERE t.heartbeat_at + t.ttl > now() AND i.kind = ANY (t.kinds)) THEN ''
+            ELSE format(', and no live worker handles kind %s', i.kind) END
+        || coalesce((SELECT format('; %s ago it failed: %s', writ.span(now() - l.at), l.why) FROM writ.log l
+            WHERE l.intent_id = i.id AND l.epoch = i.epoch AND l.event = 'recovery-failed' ORDER BY l.id DESC LIMIT 1), '') || '. '
+    WHERE i.probe_at IS NOT NULL AND i.state IN ('sent', 'error')
+$$;
 
 -- One line, or null when there is no such intent.
 CREATE OR REPLACE FUNCTION writ.why(id uuid) RETURNS text
@@ -176,6 +210,7 @@ BEGIN
     line := CASE
         WHEN i.state = 'sent' AND ending.event = 'happened' THEN
             format('sent: %s said %s ago that it happened: %s', ending.actor, writ.span(now() - i.finished_at), ending.why)
+                || coalesce('. ' || rtrim(writ.why_owed(i)), '')
         WHEN i.state = 'sent' THEN
             format('sent: done %s ago at attempt %s, %s after it was requested', writ.span(now() - i.finished_at), i.attempt, writ.span(i.finished_at - i.requested_at))
         WHEN i.state = 'cancelled' THEN
@@ -185,9 +220,7 @@ BEGIN
                 CASE WHEN ending.event = 'give-up' THEN format('given up by %s (%s)', ending.actor, ending.why)
                     ELSE format('after attempt %s of %s', i.attempt, coalesce(k.max_attempts, 10)) || coalesce(' (' || ending.why || ')', '') END,
                 coalesce(i.error, 'none given'),
-                CASE WHEN i.probe_at IS NULL THEN ''
-                    WHEN EXISTS (SELECT FROM writ.workers t WHERE t.heartbeat_at + t.ttl > now() AND i.kind = ANY (t.kinds)) THEN 'Its recovery function has still to run. '
-                    ELSE format('Its recovery function has still to run, and no live worker handles kind %s. ', i.kind) END,
+                coalesce(writ.why_owed(i), ''),
                 coalesce('. A retry needs an override: ' || writ.retry_danger(i), ''))
         WHEN i.flagged_at IS NOT NULL THEN writ.why_ambiguous(i)
         WHEN i.state = 'sending' THEN

@@ -161,8 +161,8 @@ func TestCopy_recoversNothing(t *testing.T) {
 	b.db.Run(t, "UPDATE writ.intents SET state = 'error'") // given up by hand, which owes a recovery
 	run := false
 	owed := func() (bool, error) {
-		return store.New(b.db.Pool).Recover(context.Background(), intent.NewID(), store.Hint{ID: id, Epoch: 2, Kind: asked.Name, Op: "recover"},
-			func(context.Context, pgx.Tx, store.Claimed, string) error { run = true; return nil })
+		return store.New(b.db.Pool).Recover(context.Background(), intent.NewID(), store.Hint{ID: id, Epoch: 2, Kind: asked.Name, Op: "recover"}, []string{store.StateError},
+			func(context.Context, pgx.Tx, store.Owed) error { run = true; return nil })
 	}
 	b.becomeCopy()
 	if _, err := owed(); err == nil || !strings.Contains(err.Error(), store.CodeCopy) || !store.Down(err) || run {

@@ -87,7 +87,8 @@ func (j *Job[T]) Effect(ctx context.Context) context.Context {
 }
 
 // Done is for the last line of a handler that did it: hook runs in the transaction that records it, after the guard, so
-// that a receipt is stored exactly if the intent is sent. Done returns nil; the handler returns that. hook runs after
+// that a receipt is stored exactly if this attempt's word makes the intent sent. Where the probe or a person has to say that
+// it was done, for its worker died, nobody has hook any more: Handler.OnHappened is what leaves the receipt then. Done returns nil; the handler returns that. hook runs after
 // the handler has returned, with a context of its own: the handler's may be over. If the transaction fails hook is
 // called again; after five failures of its own the intent is flagged hook-failed, and never retried by itself. Calling
 // Done twice is an error.

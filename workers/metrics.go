@@ -31,7 +31,7 @@ type metrics struct {
 func newMetrics(r prometheus.Registerer, kinds []string) *metrics {
 	m := &metrics{
 		hints: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "writ_hints_total", Help: "Hints by what they were worth: claimed, moot, held, put back, busy, elsewhere, shut, missing, foreign, malformed, recovered, probe.",
+			Name: "writ_hints_total", Help: "Hints by what they were worth: claimed, moot, held, put back, busy, elsewhere, shut, missing, foreign, malformed, recovered, recovery-failed, probe.",
 		}, []string{"result"}),
 		transitions: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "writ_transitions_total", Help: "State changes written by this worker.",

@@ -76,13 +76,19 @@ type Handler[T any] struct {
 	Probing Probing
 
 	// Upgrade brings arguments of an older ArgsVersion, of intents that were created before the kind's was raised, up to the
-	// present one: for Do, Probe and OnError alike, each time anew. It must be a pure function. An error, or a panic, stops the
+	// present one: for Do, Probe, OnError and OnHappened alike, each time anew. It must be a pure function. An error, or a panic, stops the
 	// intent. Default: they are decoded as they are. Job.ArgsVersion tells what they were.
 	Upgrade func(version int, args json.RawMessage) (json.RawMessage, error)
 
 	// OnError is the recovery function: it runs in the transaction in which the intent ends in error, for the
 	// application's own rows. cause is the last error. It must not touch the outside world.
 	OnError func(ctx context.Context, tx pgx.Tx, job *Job[T], cause error) error
+
+	// OnHappened is the same where a verdict, of the probe or of a person, says that it was done, though no worker's own word
+	// was recorded, and so no hook of Job.Done was run: it leaves the receipt that the hook would have left. It runs in a
+	// transaction soon after the verdict's, by any worker of the kind, in effect once, and again after each failure until
+	// it succeeds. Not if an idempotent kind is simply run again. It must not touch the outside world.
+	OnHappened func(ctx context.Context, tx pgx.Tx, job *Job[T]) error
 }
 
 // Handle registers the code of a kind. A fault of the declaration or of Probing, a missing Do or a kind registered twice is reported
@@ -151,24 +157,34 @@ func Handle[T any](m *Mux, kind intent.Kind[T], h Handler[T]) {
 			return h.OnError(ctx, tx, job, cause)
 		}
 	}
+	if h.OnHappened != nil {
+		r.onHappened = func(ctx context.Context, tx pgx.Tx, a *attempt) error {
+			job, err := newJob[T](a)
+			if err != nil {
+				return err // owed still: it was done with them, so another release can read them
+			}
+			return h.OnHappened(ctx, tx, job)
+		}
+	}
 	m.kinds[kind.Name] = r
 }
 
 // registration is a kind without its type.
 type registration struct {
 	intent.Settings
-	class   string
-	effect  EffectMode
-	layers  []Middleware
-	slots   int // places in one process; 0: any number
-	breaker Breaker
-	schema  json.RawMessage // of the arguments; nil: not known
-	do      func(ctx context.Context, a *attempt) error
-	onError func(ctx context.Context, tx pgx.Tx, a *attempt, cause error) error
-	upgrade func(version int, args json.RawMessage) (json.RawMessage, error) // nil: none
-	run     typical
-	newer   leaving // arguments of a later version
-	probing Probing
+	class      string
+	effect     EffectMode
+	layers     []Middleware
+	slots      int // places in one process; 0: any number
+	breaker    Breaker
+	schema     json.RawMessage // of the arguments; nil: not known
+	do         func(ctx context.Context, a *attempt) error
+	onError    func(ctx context.Context, tx pgx.Tx, a *attempt, cause error) error
+	onHappened func(ctx context.Context, tx pgx.Tx, a *attempt) error
+	upgrade    func(version int, args json.RawMessage) (json.RawMessage, error) // nil: none
+	run        typical
+	newer      leaving // arguments of a later version
+	probing    Probing
 
 	maxExtend time.Duration                                                         // zero: deadlines are fixed
 	probe     func(ctx context.Context, a Attempt[json.RawMessage]) (Answer, error) // nil: none, or never asked
@@ -212,7 +228,7 @@ func (m *Mux) declarations() []store.Declaration {
 			Name: name, Queue: k.Queue, Class: k.class, Timeout: k.Timeout, Settle: k.Settle, MaxAttempts: k.MaxAttempts,
 			BackoffMin: k.Backoff.Min, BackoffMax: k.Backoff.Max, BackoffFactor: k.Backoff.Factor,
 			KeepSent: keep(k.Retention.Sent), KeepErr: keep(k.Retention.Error), KeepCanc: keep(k.Retention.Cancelled),
-			MaxArgs: k.MaxArgs, ArgsVersion: k.ArgsVersion, Recovers: k.onError != nil, Schema: k.schema, MaxProbes: k.probing.Most, Breaker: k.breaker.declaration(),
+			MaxArgs: k.MaxArgs, ArgsVersion: k.ArgsVersion, Recovers: k.onError != nil, Completes: k.onHappened != nil, Schema: k.schema, MaxProbes: k.probing.Most, Breaker: k.breaker.declaration(),
 			Limits: declaredLimits(k.Limits),
 		})
 	}

@@ -296,6 +296,32 @@ func TestProbe_hanging(t *testing.T) {
 	}
 }
 
+// TestProbe_hangingElsewhere: what waits in a process whose probes all hang is asked about by another.
+func TestProbe_hangingElsewhere(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	release := make(chan struct{})
+	single := quick
+	single.Slots = 1
+	b.work(b.db.URL, workers.Handler[args]{Do: lost, Probing: single, Probe: func(context.Context, *workers.Attempt[args]) (workers.Answer, error) {
+		<-release
+		return workers.Answer{}, nil
+	}}, asked)
+	var ids []intent.ID
+	for n := range 8 {
+		ids = append(ids, b.create(asked, n))
+	}
+	for _, id := range ids {
+		b.await(id, "ambiguous")
+	}
+	defer close(release)
+	b.probed(lost, always(workers.WasDone))
+	left := func() (n int) {
+		return testkit.Value[int](t, b.db, "SELECT count(*) FROM writ.intents WHERE state <> 'sent'")
+	}
+	testkit.Until(t, 100*time.Second, "all but the one that hangs are settled", func() (bool, string) { n := left(); return n <= 1, fmt.Sprint(n) })
+}
+
 // TestProbe_slots: handlers in all slots keep no probe waiting for long.
 func TestProbe_slots(t *testing.T) {
 	t.Parallel()

@@ -70,7 +70,7 @@ func (q *prober) take(h store.Hint) (result string, full bool) {
 	case q.free > 0:
 		q.free--
 		q.start(h)
-	case len(q.waiting) >= probesWaiting:
+	case len(q.waiting) >= probesWaiting || q.stuck >= q.kind.probing.Slots: // no place becomes free here
 		return "", true
 	default:
 		q.waiting = append(q.waiting, h)
@@ -115,11 +115,29 @@ func (q *prober) forget(h store.Hint) {
 	delete(q.known, c)
 }
 
+// noteStuck counts probes that have not returned. When they hold all places, other processes are to ask what waits for one.
 func (q *prober) noteStuck(n int) {
 	q.mu.Lock()
-	defer q.mu.Unlock()
 	q.stuck += n
 	q.p.metrics.stuckProbes.WithLabelValues(q.kind.Name).Set(float64(q.stuck))
+	var back []store.Back
+	if q.stuck >= q.kind.probing.Slots {
+		for _, h := range q.waiting {
+			delete(q.known, claim{h.ID, h.Epoch})
+			delay, _ := aWhile(h)
+			back = append(back, store.Back{Hint: h, Delay: delay})
+		}
+		q.waiting = nil
+	}
+	q.mu.Unlock()
+	if len(back) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(q.p.settling, q.p.cfg.TTL)
+	defer cancel()
+	if err := q.p.store.PutBack(ctx, back); err != nil {
+		q.p.cfg.Log.Warn("worker: cannot put hints of probes back; they come again", "kind", q.kind.Name, "hints", len(back), "error", err)
+	}
 }
 
 // ask asks about one attempt, from taking it to writing down what was found. The place is free again when the probe has

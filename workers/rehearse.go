@@ -136,11 +136,12 @@ func (r *rehearsed) Ask(ctx context.Context, asking *store.Asking) store.Answer 
 	return answer
 }
 
-func (r *rehearsed) Recover(worker uuid.UUID, kind string) func(context.Context, pgx.Tx, store.Claimed, string) error {
-	if k := r.mux.kinds[kind]; k == nil || k.onError == nil {
-		return nil
+func (r *rehearsed) Recover(worker uuid.UUID, kind string) ([]string, func(context.Context, pgx.Tx, store.Owed) error) {
+	k := r.mux.kinds[kind]
+	if k == nil {
+		return nil, nil
 	}
-	return func(ctx context.Context, tx pgx.Tx, c store.Claimed, last string) error {
-		return onErrorHook(r.attempt(worker, c), errors.New(last))(ctx, tx)
+	return k.shares(), func(ctx context.Context, tx pgx.Tx, o store.Owed) error {
+		return shareOf(r.attempt(worker, o.Claimed), o)(ctx, tx)
 	}
 }

@@ -53,7 +53,7 @@ type reconciled struct {
 	Pruned     int              `json:"pruned"`
 	Probed     int              `json:"probed"`
 	Forgotten  int              `json:"forgotten"` // settled events, long ago
-	Left       int              `json:"left"`      // attempts without a living worker that could not be settled
+	Left       int              `json:"left"`      // attempts without a living worker that could not be settled now, up to 1,000
 	Suspended  bool             `json:"suspended"`
 	Unfinished bool             `json:"unfinished"` // a dry run ended a part after 10,000 rows
 	Acts       []reconciler.Act `json:"acts"`
@@ -74,8 +74,10 @@ func (a *app) reconcile(ctx context.Context, f reconcileFlags) error {
 	if reason := settings.Reason(); reason != "" {
 		return &exitError{Code: exitNotAllowed, Err: fmt.Errorf("nothing is reconciled: %s", reason)}
 	}
-	if suspects, err := engine.Orphans(ctx, nil, 1); err == nil && len(suspects) > 0 {
-		a.note("some attempts have no living worker; watching the database for a while before that is believed")
+	suspects, err := engine.Orphans(ctx, nil, 1)
+	dead, deadErr := engine.DeadWorkers(ctx)
+	if err == nil && deadErr == nil && len(suspects)+len(dead) > 0 {
+		a.note("some workers seem dead, or attempts have no living one; watching the database for a while before that is believed")
 	}
 	out := reconciled{DryRun: f.dryRun, Acts: []reconciler.Act{}}
 	r, err := reconciler.New(pool, reconciler.Config{
@@ -97,8 +99,8 @@ func (a *app) reconcile(ctx context.Context, f reconcileFlags) error {
 	}
 	report, failed := do(ctx)
 	out.Requeued, out.Flagged, out.Retried, out.Pruned = report.Requeued, report.Flagged, report.Retried, report.Pruned
-	out.Probed, out.Forgotten, out.Left = report.Probed, report.Forgotten, report.Left
-	out.Suspended, out.Unfinished = report.Suspended, report.Unfinished
+	out.Probed, out.Forgotten = report.Probed, report.Forgotten
+	out.Left, out.Suspended, out.Unfinished = report.Left, report.Suspended, report.Unfinished
 	if err := a.printReconciled(out); err != nil {
 		return err
 	}

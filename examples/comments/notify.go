@@ -71,7 +71,7 @@ func (n *Notifier) compose(ctx context.Context, job *workers.Job[NotifyArgs]) (*
 	return msg, workers.Stop(err)
 }
 
-// receipt is stored in the transaction that records the intent as sent.
+// receipt is stored in the transaction that records the intent as sent, or soon after a verdict that says so.
 func (n *Notifier) receipt(ctx context.Context, tx pgx.Tx, job *workers.Job[NotifyArgs]) error {
 	_, err := tx.Exec(ctx, `UPDATE comments SET notified_at = now() WHERE id = $1`, job.Args.CommentID)
 	return err
@@ -95,7 +95,7 @@ func readLine(line string) probe.Line {
 	if err := json.Unmarshal([]byte(line), &e); err != nil {
 		return probe.Line{}
 	}
-	return probe.Line{At: e.At, MessageID: e.Key, Taken: e.Key != ""}
+	return probe.Line{At: e.At, MessageID: e.Key, Taken: e.Key != "", Server: true}
 }
 
 // posted is a comment with what its mail needs besides.

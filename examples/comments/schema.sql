@@ -12,7 +12,7 @@ CREATE TABLE IF NOT EXISTS comments (
     author      text NOT NULL,
     body        text NOT NULL,
     created_at  timestamptz NOT NULL DEFAULT now(),
-    notified_at timestamptz -- the receipt: when the mail server had taken the mail
+    notified_at timestamptz -- the receipt: when it was known that the mail server had taken the mail
 );
 
 -- Some posts to comment on. Post 21's author has an address that no longer exists.

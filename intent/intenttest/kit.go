@@ -223,11 +223,11 @@ func (k *Kit) probe(h store.Hint) (Step, bool) {
 
 func (k *Kit) recover(h store.Hint) (Step, bool) {
 	k.t.Helper()
-	hook := k.handlers.Recover(k.worker.ID, h.Kind)
-	if hook == nil {
+	states, hook := k.handlers.Recover(k.worker.ID, h.Kind)
+	if len(states) == 0 {
 		return Step{}, false
 	}
-	owed, err := k.store.Recover(k.t.Context(), k.worker.ID, h, hook)
+	owed, err := k.store.Recover(k.t.Context(), k.worker.ID, h, states, hook)
 	step := Step{Outcome: "recovered", Err: err}
 	if hookErr, ok := errors.AsType[*store.HookError](err); ok {
 		step.Outcome, step.Err = "owed", hookErr.Err

@@ -221,6 +221,7 @@ func TestCheck_violations(t *testing.T) {
 		{"error and done", "stopped", func(e *Evidence) { at := e.Visits[0].At; e.Visits[0].Recorded = &at }, []string{"I7"}, "and done 1"},
 		{"a receipt too many", "sent", func(e *Evidence) { e.Receipts[e.Rows[0].ID]++ }, []string{"I7"}, "2 receipts"},
 		{"never done, says no probe", "sent by a probe", func(e *Evidence) { e.Visits[0].Recorded = nil }, []string{"I7"}, "it was never done"},
+		{"no receipt of what a probe says was done", "sent by a probe", func(e *Evidence) { clear(e.Receipts) }, []string{"I7"}, "0 receipts"},
 		{"no receipt", "sent", func(e *Evidence) { clear(e.Receipts) }, []string{"I7"}, "0 receipts"},
 
 		{"pending at rest", "cancelled", func(e *Evidence) { e.Changes, e.Rows[0].State = e.Changes[:1], "pending" }, []string{"I8"}, "due since"},

@@ -28,9 +28,9 @@ type Evidence struct {
 	Ended   map[uuid.UUID]End
 	Hints   []Hint // what was seen on its way to the broker
 	Freezes []Freeze
-	// Receipts counts the rows that the hooks of job.Done wrote, by intent; nil: no kind has such a hook.
+	// Receipts counts the rows that the hooks of job.Done and OnHappened wrote, by intent; nil: no kind has such a hook.
 	Receipts map[uuid.UUID]int
-	// Hooked are the kinds with such a hook.
+	// Hooked are the kinds with both.
 	Hooked map[string]bool
 	// Steps are the kinds that do several things, one after the other, with a safe point after each: how many.
 	Steps map[string]int

@@ -143,6 +143,9 @@ func (f *fabric) verdict(state, event, actor string) *fabric {
 	}
 	f.change("UPDATE", old)
 	f.entry(old.Epoch, event, actor, f.worker)
+	if event == "happened" { // by OnHappened
+		f.Receipts[f.id]++
+	}
 	return f
 }
 

@@ -163,12 +163,14 @@ func (c *court) landing(s *story, v ledger.Visit) landing {
 
 // stateIsTrue is I7, at rest: sent means done, in the attempt that says so; error by not-done, pending and cancelled mean
 // never done, unless idempotent. What a person decided is exempt. The application's own row, written by the hook of
-// job.Done, is there exactly once if the worker's word was recorded, and never else.
+// job.Done, or by OnHappened after a verdict, is there exactly once if it is sent, and never else.
 func stateIsTrue(c *court, s *story) (faults []fault) {
-	succeeded := 0
+	sent := 0
 	for _, ch := range s.changes {
+		if ch.moves() && (ch.Event == string(fsm.Succeeded) || ch.Event == string(fsm.Happened)) {
+			sent++
+		}
 		if ch.moves() && ch.Event == string(fsm.Succeeded) {
-			succeeded++
 			if n := c.Steps[s.kind.Name]; n > 0 {
 				if done := len(steps(s.effects())); done != n {
 					faults = append(faults, faultf("sent at epoch %d with %d of %d steps done", ch.Epoch, done, n).as(lost))
@@ -185,8 +187,8 @@ func stateIsTrue(c *court, s *story) (faults []fault) {
 			faults = append(faults, faultf("its probe said at epoch %d that it happened, and it was never done", ch.OldEpoch).as(lost))
 		}
 	}
-	if c.Hooked[s.kind.Name] && s.receipts != succeeded {
-		faults = append(faults, faultf("%d receipts of the application; want %d", s.receipts, succeeded))
+	if c.Hooked[s.kind.Name] && s.receipts != sent {
+		faults = append(faults, faultf("%d receipts of the application; want %d", s.receipts, sent))
 	}
 	if s.row == nil || s.decided() || s.kind.idempotent() || c.Steps[s.kind.Name] > 0 {
 		return faults

@@ -48,6 +48,6 @@ type Handlers interface {
 	Application() string
 	// Deliver hands an event to all subscriptions to it, as a worker does with a message.
 	Deliver(ctx context.Context, s *store.Store, event string, headers map[string]any, body []byte) ([]Delivered, error)
-	// Recover returns the recovery function of a kind; nil: it has none.
-	Recover(worker uuid.UUID, kind string) func(ctx context.Context, tx pgx.Tx, c store.Claimed, last string) error
+	// Recover returns the states in which a kind has a share of its own in a verdict, and that share.
+	Recover(worker uuid.UUID, kind string) (states []string, share func(ctx context.Context, tx pgx.Tx, o store.Owed) error)
 }

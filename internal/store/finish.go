@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -158,26 +159,47 @@ func single(worker uuid.UUID, o Outcome) (string, []any) {
 	panic(fmt.Sprintf("store: no such outcome %q", o.Event)) // the code's own constants
 }
 
-// Recover runs the recovery function of an intent that a verdict ended in error, in one transaction with the note that it
-// was run. It reports false if nothing is owed any more, and then hook was not called.
-func (s *Store) Recover(ctx context.Context, worker uuid.UUID, h Hint, hook func(ctx context.Context, tx pgx.Tx, c Claimed, lastError string) error) (bool, error) {
+// Owed is an intent that a verdict ended, whose kind's share in that has still to run.
+type Owed struct {
+	Claimed
+	Error string // its last one
+	State string // error or sent
+}
+
+// The states that a verdict ends in with a share of the application.
+const (
+	StateError = "error"
+	StateSent  = "sent"
+)
+
+// Recover runs the application's share in a verdict, in one transaction with the note that it was run. It reports false if
+// nothing is owed any more in these states, and then hook was not called. Why the hook failed is noted in the log.
+func (s *Store) Recover(ctx context.Context, worker uuid.UUID, h Hint, states []string, hook func(ctx context.Context, tx pgx.Tx, o Owed) error) (bool, error) {
 	owed := false
+	var said error // by the hook itself; where only the commit is not known it has not failed
 	err := s.shared(ctx, func(tx pgx.Tx, application share) error {
-		var c Claimed
-		var lastError string
-		err := tx.QueryRow(ctx, writsql.Statement("ReadRecovery"), h.ID, h.Epoch, h.Kind).Scan(append(c.targets(), &lastError)...)
+		var o Owed
+		err := tx.QueryRow(ctx, writsql.Statement("ReadRecovery"), h.ID, h.Epoch, h.Kind, states).Scan(append(o.targets(), &o.Error, &o.State)...)
 		if err == pgx.ErrNoRows {
 			return nil
 		} else if err != nil {
 			return err
 		}
 		owed = true
-		if err := application(func(ctx context.Context, tx pgx.Tx) error { return hook(ctx, tx, c, lastError) }); err != nil {
+		err = application(func(ctx context.Context, tx pgx.Tx) error {
+			said = hook(ctx, tx, o)
+			return said
+		})
+		if err != nil {
 			return err
 		}
 		_, err = tx.Exec(ctx, writsql.Statement("Recovered"), h.ID, worker)
 		return err
 	})
+	if said != nil && !Transient(said) {
+		_, noted := s.pool.Exec(ctx, writsql.Statement("RecoveryFailed"), h.ID, h.Epoch, worker, clean(said.Error()))
+		err = errors.Join(err, noted)
+	}
 	if err != nil {
 		return owed, fmt.Errorf("recover %s: %w", h.ID, err)
 	}

@@ -205,7 +205,7 @@ type Declaration struct {
 	BackoffFactor               float64
 	KeepSent, KeepErr, KeepCanc *time.Duration // nil: for ever
 	MaxArgs, ArgsVersion        int
-	Recovers                    bool
+	Recovers, Completes         bool   // has a function for an error, or for what a verdict says was done
 	Schema                      []byte // JSON Schema of the arguments; nil: not known
 	MaxProbes                   int
 	Breaker                     []byte // JSON; nil: none
@@ -217,7 +217,7 @@ func (s *Store) Declare(ctx context.Context, kinds []Declaration) error {
 	return pgx.BeginTxFunc(ctx, s.pool, readCommitted, func(tx pgx.Tx) error {
 		for _, k := range kinds {
 			_, err := tx.Exec(ctx, writsql.Statement("Declare"), k.Name, k.Queue, k.Class, k.Timeout, k.Settle, k.MaxAttempts,
-				k.BackoffMin, k.BackoffMax, k.BackoffFactor, k.KeepSent, k.KeepErr, k.KeepCanc, k.MaxArgs, k.ArgsVersion, k.Recovers, k.MaxProbes)
+				k.BackoffMin, k.BackoffMax, k.BackoffFactor, k.KeepSent, k.KeepErr, k.KeepCanc, k.MaxArgs, k.ArgsVersion, k.Recovers, k.MaxProbes, k.Completes)
 			if err != nil {
 				return fmt.Errorf("declare kind %s: %w", k.Name, Explain(err))
 			}

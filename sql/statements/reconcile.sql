@@ -159,15 +159,25 @@ SELECT class, kind, CASE WHEN class <> 'idempotent' THEN 'flagged' WHEN attempt 
 UPDATE writ.workers SET swept_at = clock_timestamp() WHERE id = ANY ($1::uuid[]) AND heartbeat_at + ttl < now();
 
 -- name: ForgetWorkers
-DELETE FROM writ.workers w WHERE w.swept_at < now() - interval '1 h' AND w.heartbeat_at + w.ttl < now();
+-- Rows of workers that are long dead. Those that something names which a person is to decide about say which machine it was:
+-- they are kept, and looked at again in an hour.
+WITH old AS MATERIALIZED (
+    SELECT id FROM writ.workers WHERE swept_at < now() - interval '1 h' AND heartbeat_at + ttl < now()
+), named AS MATERIALIZED (
+    SELECT i.worker_id AS id FROM writ.intents i
+    WHERE (i.flagged_at IS NOT NULL OR i.failed_at IS NOT NULL) AND i.worker_id IN (SELECT id FROM old) AND (SELECT count(*) FROM old) > 0
+), kept AS (
+    UPDATE writ.workers SET swept_at = now() WHERE id IN (SELECT id FROM named)
+)
+DELETE FROM writ.workers w WHERE w.id IN (SELECT id FROM old EXCEPT SELECT id FROM named) AND w.heartbeat_at + w.ttl < now();
 
 -- name: Owed
--- Error rows whose recovery hint was lost: a new hint, and the next look a minute later.
+-- Rows that a verdict ended and whose recovery hint was lost: a new hint, and the next look a minute later.
 WITH u AS (
     UPDATE writ.intents i SET probe_at = now() + interval '1 min'
     WHERE i.ctid = ANY (ARRAY(
-        SELECT c.ctid FROM writ.intents c WHERE c.probe_at < now() - interval '30 s' AND c.state = 'error'
-          AND EXISTS (SELECT FROM writ.kinds k WHERE k.name = c.kind AND k.recovers)
+        SELECT c.ctid FROM writ.intents c WHERE c.probe_at < now() - interval '30 s' AND c.state IN ('error', 'sent')
+          AND EXISTS (SELECT FROM writ.kinds k WHERE k.name = c.kind AND CASE c.state WHEN 'error' THEN k.recovers ELSE k.completes END)
         ORDER BY c.probe_at LIMIT 1000 FOR NO KEY UPDATE SKIP LOCKED))
     RETURNING i.id, i.kind, i.epoch
 )
@@ -191,7 +201,7 @@ WHERE keep IS NOT NULL;
 WITH d AS (
     DELETE FROM writ.intents WHERE ctid = ANY (ARRAY(
         SELECT ctid FROM writ.intents WHERE kind = $1 AND finished_at < $3::timestamptz AND finished_at >= $5::timestamptz AND finished_at IS NOT NULL AND state = $2
-          AND (probe_at IS NULL OR NOT EXISTS (SELECT FROM writ.kinds k WHERE k.name = $1 AND k.recovers))
+          AND (probe_at IS NULL OR NOT EXISTS (SELECT FROM writ.kinds k WHERE k.name = $1 AND CASE $2 WHEN 'error' THEN k.recovers WHEN 'sent' THEN k.completes END))
         ORDER BY finished_at LIMIT $4::int FOR UPDATE SKIP LOCKED))
     RETURNING id, epoch, finished_at
 ), k AS (

@@ -15,14 +15,14 @@ DELETE FROM writ.workers WHERE id = $1;
 -- name: Declare
 -- What a worker's code says of a kind. What people set (pause) stays.
 INSERT INTO writ.kinds AS k (name, queue, class, timeout, settle, max_attempts, backoff_min, backoff_max, backoff_factor,
-    retention_sent, retention_error, retention_cancelled, max_args, args_version, recovers, max_probes)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+    retention_sent, retention_error, retention_cancelled, max_args, args_version, recovers, max_probes, completes)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
 ON CONFLICT (name) DO UPDATE SET queue = $2, class = $3, timeout = $4, settle = $5, max_attempts = $6, backoff_min = $7, backoff_max = $8,
     backoff_factor = $9, retention_sent = $10, retention_error = $11, retention_cancelled = $12, max_args = $13, args_version = $14,
-    recovers = $15, max_probes = $16, declared_at = clock_timestamp()
+    recovers = $15, max_probes = $16, completes = $17, declared_at = clock_timestamp()
 WHERE (k.queue, k.class, k.timeout, k.settle, k.max_attempts, k.backoff_min, k.backoff_max, k.backoff_factor, k.retention_sent,
-    k.retention_error, k.retention_cancelled, k.max_args, k.args_version, k.recovers, k.max_probes)
-    IS DISTINCT FROM ($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16);
+    k.retention_error, k.retention_cancelled, k.max_args, k.args_version, k.recovers, k.max_probes, k.completes)
+    IS DISTINCT FROM ($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17);
 
 -- name: NoteRun
 -- The typical run of a kind in milliseconds, as this worker measured it.
@@ -82,12 +82,21 @@ SELECT greatest(clock_timestamp() + delay, run_at), kind, id, epoch, op, (why <>
 FROM unnest($1::uuid[], $2::text[], $3::int[], $4::text[], $5::interval[], $6::timestamptz[], $7::text[]) AS t (id, kind, epoch, op, delay, run_at, why);
 
 -- name: ReadRecovery
--- An error row whose recovery function is still owed, locked for the transaction that runs it.
+-- A row that a verdict ended, and whose kind's share in that is still owed, locked for the transaction that runs it. $4: the
+-- states that this worker's code has a function for.
 SELECT i.id, i.kind, i.epoch, i.attempt, i.generation, i.args, i.args_version, i.tid, i.parent_id, i.subjects, i.requested_at, i.trace, i.meta,
-    coalesce(i.error, '')
-FROM writ.intents i WHERE i.id = $1 AND i.epoch = $2 AND i.kind = $3 AND i.state = 'error' AND i.probe_at IS NOT NULL
+    coalesce(i.error, ''), i.state
+FROM writ.intents i WHERE i.id = $1 AND i.epoch = $2 AND i.kind = $3 AND i.state = ANY ($4::text[]) AND i.state IN ('error', 'sent') AND i.probe_at IS NOT NULL
   AND (SELECT writ.check_adopted()) FOR NO KEY UPDATE;
 
 -- name: Recovered
 WITH u AS (UPDATE writ.intents SET probe_at = NULL WHERE id = $1 RETURNING id, epoch)
 INSERT INTO writ.log (intent_id, epoch, event, actor, worker_id) SELECT id, epoch, 'recovered', 'worker', $2 FROM u;
+
+-- name: RecoveryFailed
+-- What is still owed, and why; told again after an hour.
+INSERT INTO writ.log (intent_id, epoch, event, actor, worker_id, why)
+SELECT i.id, i.epoch, 'recovery-failed', 'worker', $3, $4::text FROM writ.intents i
+WHERE i.id = $1 AND i.epoch = $2 AND i.state IN ('error', 'sent') AND i.probe_at IS NOT NULL AND NOT EXISTS (
+    SELECT FROM writ.log l WHERE l.intent_id = i.id AND l.epoch = i.epoch AND l.event = 'recovery-failed'
+        AND l.at > clock_timestamp() - interval '1 h');

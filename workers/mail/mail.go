@@ -46,7 +46,8 @@ type Config[T any] struct {
 	// returns an error: the job is tried again, or with workers.Stop ends in error. Required.
 	Compose func(ctx context.Context, job *workers.Job[T]) (*mail.Msg, error)
 
-	// Receipt runs in the transaction that records the intent as sent, for the application's own rows. Default: none.
+	// Receipt runs in the transaction that records the intent as sent, for the application's own rows; or, where only the probe
+	// or a person could say that the mail was taken, in one soon after that (Handler.OnHappened). Default: none.
 	Receipt func(ctx context.Context, tx pgx.Tx, job *workers.Job[T]) error
 
 	// Log is the server's log, for the probe. Its Wake is filled in if it is nil and Security is not ImplicitTLS: the server
@@ -99,7 +100,7 @@ func New[T any](cfg Config[T]) (workers.Handler[T], error) {
 		faults = append(faults, errors.New("Config.Username and Password are not sent over Plaintext; use StartTLS"))
 	}
 	m := &mailer[T]{cfg: cfg, host: host}
-	handler := workers.Handler[T]{Do: m.do, Effect: workers.EffectMarked}
+	handler := workers.Handler[T]{Do: m.do, Effect: workers.EffectMarked, OnHappened: cfg.Receipt}
 	if cfg.Log != nil {
 		log := *cfg.Log
 		if log.Wake == nil && cfg.Security != ImplicitTLS {

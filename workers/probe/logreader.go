@@ -2,6 +2,7 @@ package probe
 
 import (
 	"bufio"
+	"bytes"
 	"cmp"
 	"compress/gzip"
 	"errors"
@@ -27,7 +28,8 @@ type logReader struct {
 	mu    sync.Mutex
 	open  *os.File // what is followed now; nil: nothing yet
 	read  int64    // of it, in whole lines
-	lines int64    // read in all
+	tail  []byte   // what stands just before that: a file that was cut off in place has something else there
+	lines int64    // of the mail server, read in all
 	from  time.Time
 	last  time.Time // of the newest line that says so
 	hits  map[string]*hit
@@ -86,16 +88,17 @@ func (r *logReader) catchUp() error {
 		if err != nil {
 			return err
 		}
-		if info.Size() < r.read {
-			// Cut off in place, as logrotate's copytruncate does: lines in between may be gone for good.
-			r.forget()
-			r.read = 0
+		if err := r.checkCut(); err != nil {
+			return err
 		}
 		current, err := os.Stat(r.path) // asked before the rest is read: a renamed file may get lines until its writer reopens
 		if err != nil {
 			return err
 		}
 		if err := r.readOn(); err != nil {
+			return err
+		}
+		if err := r.checkCut(); err != nil { // while it was read: the lines are not those that followed
 			return err
 		}
 		if os.SameFile(info, current) {
@@ -106,6 +109,19 @@ func (r *logReader) catchUp() error {
 			return err
 		}
 	}
+}
+
+// checkCut begins anew with a file that was cut off in place, as logrotate's copytruncate does, however long it has grown
+// since. Lines in between may be gone for good, so the log is known from here on only; what was met is no less true.
+func (r *logReader) checkCut() error {
+	there := make([]byte, len(r.tail))
+	if _, err := r.open.ReadAt(there, r.read-int64(len(there))); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	if !bytes.Equal(there, r.tail) {
+		r.from, r.read, r.tail = time.Time{}, 0, nil
+	}
+	return nil
 }
 
 // next goes on with the file behind the one that was rotated away. If there is more than one between, the gap is read, too,
@@ -133,7 +149,7 @@ func (r *logReader) next(old, current os.FileInfo) error {
 		return errors.Join(err, f.Close()) // rotated once more: the next round sees to it
 	}
 	r.open.Close()
-	r.open, r.read = f, 0
+	r.open, r.read, r.tail = f, 0, nil
 	return nil
 }
 
@@ -171,7 +187,7 @@ func (r *logReader) begin() error {
 		f.Close()
 		return err
 	}
-	r.open, r.read = f, 0
+	r.open, r.read, r.tail = f, 0, nil
 	return nil
 }
 
@@ -238,9 +254,21 @@ func (r *logReader) readOn() error {
 		return err
 	}
 	n, err := r.readLines(r.open)
+	if err != nil || n == 0 {
+		return err
+	}
 	r.read += n
+	r.tail = make([]byte, min(r.read, tailed))
+	_, err = r.open.ReadAt(r.tail, r.read-int64(len(r.tail)))
+	if errors.Is(err, io.EOF) {
+		r.tail = []byte{0} // cut off just now; a line ends otherwise
+		return nil
+	}
 	return err
 }
+
+// tailed is how many bytes tell that a file is still the one that was read: some lines, with their times.
+const tailed = 1 << 10
 
 // maxLine bounds a line, in bytes; what is longer is read and says nothing.
 const maxLine = 64 << 10
@@ -269,13 +297,18 @@ func (r *logReader) readLines(in io.Reader) (n int64, err error) {
 
 // note remembers what a line says.
 func (r *logReader) note(text string) {
-	r.lines++
 	l := r.parse(text)
+	if l.Server || l.MessageID != "" {
+		r.lines++
+	}
 	if !l.At.IsZero() {
 		r.last = l.At
 		if r.from.IsZero() {
 			r.from = l.At
 		}
+	}
+	if l.Lost { // how many and until when is told later, or never
+		r.from = r.last.Add(limited)
 	}
 	if l.MessageID == "" {
 		return
@@ -292,6 +325,9 @@ func (r *logReader) note(text string) {
 	r.hits[h.id], r.hits[short(h.id)] = h, h
 	r.order = append(r.order, h)
 }
+
+// limited is how long the limits last, at most, by which a logger drops lines: 10 min with rsyslog's reader of the journal.
+const limited = 15 * time.Minute
 
 // prune forgets what is older than keep; the log is then known since then.
 func (r *logReader) prune() {

@@ -23,11 +23,12 @@ type MailLogConfig[T any] struct {
 	// no @, with the part before the @.
 	MessageID func(a *workers.Attempt[T]) string
 
-	// Line reads a line of the log. Default: Postfix(). A function is used by one probe only, and never concurrently.
+	// Line reads a line of the log. Default: Postfix(). A function is used by one probe only, and never concurrently. It must
+	// recognise the lines of the server: if it does not, the probe can tell nothing.
 	Line func(line string) Line
 
 	// Wake makes the server write a line now, as most do for a connection: see Greet. It is called when nothing was found and
-	// the log stands still: only a line that was written after the asking began shows that what came before it is all there.
+	// the log stands still: only a line of the server that was written after the asking began shows that what came before it is all there.
 	// Default: nobody is woken, so on a quiet server the probe can tell nothing but done.
 	Wake func(ctx context.Context) error
 
@@ -47,12 +48,17 @@ type Line struct {
 	At        time.Time // when it was written; zero: the line does not say
 	MessageID string    // of a mail, without < and >; empty: the line is about none
 	Taken     bool      // the server took that mail; else it has only seen it
+	Server    bool      // the mail server wrote it, and no other program that shares the log. One with a MessageID always counts
+	Lost      bool      // the logger says that it drops lines, or has lost some
 }
 
 // MailLog returns a probe that looks for the attempt's Message-ID in a mail server's log. It reads each byte once, also over
 // rotations, by this process' memory. Not done it says only if the log surely covers the attempt: it goes back to before the
 // attempt began, without a gap, and the server has written to it since the probe began. The handler must have handed its mail
-// to this very server.
+// to this very server, and all that the server logs must get there: switch the logger's rate limits off for it (journald:
+// LogRateLimitIntervalSec=0; rsyslog: ratelimit.interval of imuxsock and imjournal), for what they drop is noticed only
+// if the log itself says so; and rotate by renaming. A copytruncate may lose lines: one that is seen makes the probe unable to
+// tell of attempts before it, but one from before this process was started cannot be seen.
 func MailLog[T any](cfg MailLogConfig[T]) (workers.Probe[T], error) {
 	if cfg.Path == "" {
 		return nil, errors.New("probe: MailLogConfig needs Path")
@@ -127,7 +133,7 @@ func (m *mailLog[T]) found(id string, seen sighting) (workers.Answer, bool) {
 	return workers.Answer{Finding: workers.WasDone, Why: fmt.Sprintf("the log has Message-ID %s, taken at %s", id, seen.hit.at.UTC().Format(time.RFC3339)), Evidence: evidence}, true
 }
 
-// awaitLine waits until the log has more lines than it had.
+// awaitLine waits until the log has more lines of the server than it had.
 func (m *mailLog[T]) awaitLine(ctx context.Context, id string, lines int64) (sighting, error) {
 	ctx, cancel := context.WithTimeout(ctx, m.cfg.Patience)
 	defer cancel()
@@ -143,7 +149,7 @@ func (m *mailLog[T]) awaitLine(ctx context.Context, id string, lines int64) (sig
 			return seen, err
 		}
 		if !pause.Wait(ctx) {
-			return seen, fmt.Errorf("the log %s stands still: nothing was written to it since the probe began, so what is missing in it may only be late", m.cfg.Path)
+			return seen, fmt.Errorf("the log %s stands still: its server wrote nothing since the probe began, so what is missing in it may only be late", m.cfg.Path)
 		}
 	}
 }

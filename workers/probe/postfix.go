@@ -33,10 +33,19 @@ func Written(line string) time.Time {
 	return at
 }
 
+// A line begins with its time, the host, and the tag, which is syslog_name/service/program: each instance of Postfix, and some
+// services, have a name of their own.
+const postfixTag = `^(?:[A-Z][a-z]{2} [ \d]\d \S+|\S+) \S+ [^\s\[]+/`
+
 var (
-	postfixID     = regexp.MustCompile(`postfix/(?:[a-z]+/)?cleanup\[\d+\]: ([0-9A-Za-z]+): (?:resent-)?message-id=<?([^<>\s]+)>?`)
-	postfixQueued = regexp.MustCompile(`postfix/(?:[a-z]+/)?qmgr\[\d+\]: ([0-9A-Za-z]+): from=<[^>]*>, size=\d+`)
+	postfixLine = regexp.MustCompile(postfixTag + `(?:anvil|bounce|cleanup|error|lmtp|local|master|oqmgr|pickup|pipe|postscreen|proxymap|qmgr|qmqpd|scache|` +
+		`smtp|smtpd|tlsmgr|tlsproxy|trivial-rewrite|verify|virtual)\[\d+\]: `)
+	postfixID     = regexp.MustCompile(postfixTag + `cleanup\[\d+\]: ([0-9A-Za-z]+): (?:resent-)?message-id=<?([^<>\s]+)>?`)
+	postfixQueued = regexp.MustCompile(postfixTag + `o?qmgr\[\d+\]: ([0-9A-Za-z]+): from=<[^>]*>, size=\d+`)
 )
+
+// lost is what loggers say of lines that they dropped: rsyslog's imuxsock and imjournal, journald.
+var lost = regexp.MustCompile(`begin to drop messages|lost \d+ messages|\d+ messages lost|Suppressed \d+ messages`)
 
 // Postfix returns a reader of Postfix' log. A mail is taken when the queue manager has it; a Message-ID that only cleanup has
 // met may belong to a mail that was broken off or refused in the end.
@@ -45,7 +54,8 @@ func Postfix() func(line string) Line {
 	ids := map[string]string{}
 	var order []string
 	return func(line string) Line {
-		l := Line{At: Written(line)}
+		l := Line{At: Written(line), Server: postfixLine.MatchString(line)}
+		l.Lost = !l.Server && lost.MatchString(line)
 		if m := postfixID.FindStringSubmatch(line); m != nil {
 			if _, there := ids[m[1]]; !there {
 				order = append(order, m[1])
@@ -66,18 +76,20 @@ func Postfix() func(line string) Line {
 	}
 }
 
-var eximTook = regexp.MustCompile(` <= .* id=([^\s]+)`)
+// eximTook is the arrival of a mail; its fields follow the sender.
+var eximTook = regexp.MustCompile(`^\S+ \S+ (?:[+-]\d{4} )?(?:\[\d+\] )?\S+ <= .*? id=(\S+)`)
 
-// Exim returns a reader of Exim's main log, whose lines begin with a date and time, in local time.
+// Exim returns a reader of Exim's main log, which it alone writes, and whose lines begin with a date and time, in local time.
 func Exim() func(line string) Line {
 	return func(line string) Line {
 		var l Line
 		if len(line) >= len(time.DateTime) {
 			if at, err := time.ParseInLocation(time.DateTime, line[:len(time.DateTime)], time.Local); err == nil {
-				l.At = at
+				l.At, l.Server = at, true
 			}
 		}
-		if m := eximTook.FindStringSubmatch(line); m != nil {
+		fields, _, _ := strings.Cut(line, ` T="`) // what follows is the subject, which anybody may write
+		if m := eximTook.FindStringSubmatch(fields); m != nil {
 			l.MessageID, l.Taken = m[1], true
 		}
 		return l

@@ -388,9 +388,91 @@ func pack(t *testing.T, path string) {
 
 func TestExim(t *testing.T) {
 	t.Parallel()
-	l := probe.Exim()("2026-11-22 00:44:05 1tE-000-1 <= shop@shop.example H=worker [10.0.0.7] P=esmtp S=812 id=k1@shop.example")
-	if !l.Taken || l.MessageID != "k1@shop.example" || l.At.Hour() != 0 || l.At.Year() != 2026 {
-		t.Errorf("read %+v", l)
+	const took = "2026-11-22 00:44:05 1tE-000-1 <= shop@shop.example H=worker [10.0.0.7] P=esmtp S=812"
+	for line, want := range map[string]string{
+		took + " id=k1@shop.example": "k1@shop.example",
+		took + ` id=k1@shop.example T="your ticket id=77 is open" from <a@b> for c@d`:       "k1@shop.example",
+		took + ` T="your ticket id=77 is open"`:                                             "",
+		"2026-11-22 00:44:05 [812] 1tE-000-1 <= <> R=1tE-000-0 P=local id=E1@mx.example":    "E1@mx.example",
+		`2026-11-22 00:44:05 1tE-000-1 => c@d R=dnslookup T=remote_smtp C="250 <= x id=77"`: "",
+	} {
+		l := probe.Exim()(line)
+		if l.MessageID != want || l.Taken != (want != "") || !l.Server || l.At.Hour() != 0 || l.At.Year() != 2026 {
+			t.Errorf("%s: read %+v; want id %q", line, l, want)
+		}
+	}
+	if l := probe.Exim()("Nov 22 00:44:05 mx exim[812]: 1tE-000-1 <= a@b id=k1@b"); l.Server {
+		t.Error("a line of another form is taken for one of its main log")
+	}
+}
+
+// TestMailLog_cut: a log that was cut off in place is noticed, though it has grown past its old length since.
+func TestMailLog_cut(t *testing.T) {
+	t.Parallel()
+	l := newMailLog(t)
+	for n := range 50 {
+		l.line(time.Hour, fmt.Sprintf("smtpd[9]: connect from %d", n))
+	}
+	l.mail(30*time.Minute, "Q1", "k1")
+	ask := l.probe()
+	l.finds(ask, "k2", time.Minute, workers.WasNotDone)
+	l.mail(time.Second, "Q2", "k2")
+	raw, err := os.ReadFile(l.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(l.path+".1", raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(l.path, 0); err != nil {
+		t.Fatal(err)
+	}
+	for n := range 100 {
+		l.line(0, fmt.Sprintf("smtpd[9]: connect from %d", n))
+	}
+	l.finds(ask, "k2", time.Minute, workers.CannotTell)
+	l.finds(ask, "k1", time.Hour, workers.WasDone) // what was met once is no less true
+	l.finds(l.probe(), "k2", time.Minute, workers.WasDone)
+}
+
+// TestMailLog_instances: an instance of Postfix has a name of its own, and only its own lines show that its log is all there.
+func TestMailLog_instances(t *testing.T) {
+	t.Parallel()
+	for _, tag := range []string{"postfix-out", "postfix/submission", "mx-out/relay"} {
+		l := newMailLog(t)
+		l.raw(stamp(time.Hour) + " mx " + tag + "/smtpd[1]: connect from a\n")
+		l.raw(stamp(time.Second) + " mx " + tag + "/cleanup[1]: ABC123: message-id=<k1@shop.example>\n")
+		l.raw(stamp(time.Second) + " mx " + tag + "/qmgr[2]: ABC123: from=<a@b>, size=7, nrcpt=1 (queue active)\n")
+		l.finds(l.with(func(context.Context) error {
+			l.raw(stamp(0) + " mx " + tag + "/smtpd[1]: connect from b\n")
+			return nil
+		}), "k1", time.Minute, workers.WasDone)
+	}
+	l := newMailLog(t)
+	l.raw(stamp(time.Hour) + " mx dovecot: imap-login: Login\n")
+	strangers := l.with(func(context.Context) error {
+		l.raw(stamp(0) + " mx dovecot: imap-login: says x/qmgr[1]: Q1: from=<>, size=1\n" + stamp(0) + " mx sm-mta[12]: k1 taken\n")
+		return nil
+	})
+	l.finds(strangers, "k1", time.Minute, workers.CannotTell)
+}
+
+// TestMailLog_dropped: a logger that says it dropped lines may have dropped the one that is looked for.
+func TestMailLog_dropped(t *testing.T) {
+	t.Parallel()
+	for _, says := range []string{
+		"rsyslogd: imuxsock lost 12 messages from pid 8 due to rate-limiting",
+		"rsyslogd: imjournal: begin to drop messages due to rate-limiting",
+		"rsyslogd: imjournal: 12 messages lost due to rate-limiting",
+		"systemd-journald[3]: Suppressed 12 messages from postfix.service",
+	} {
+		l := newMailLog(t)
+		l.line(2*time.Hour, "smtpd[9]: connect from a")
+		l.raw(stamp(time.Hour) + " mx " + says + "\n")
+		l.line(time.Minute, "smtpd[9]: connect from b")
+		ask := l.probe()
+		l.finds(ask, "k1", 90*time.Minute, workers.CannotTell)
+		l.finds(ask, "k1", 30*time.Minute, workers.WasNotDone)
 	}
 }
 

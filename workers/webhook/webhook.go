@@ -30,7 +30,8 @@ type Config[T any] struct {
 	// when it returns an error: the job is tried again, or with workers.Stop ends in error. Required.
 	Request func(ctx context.Context, job *workers.Job[T]) (*Request, error)
 
-	// Receipt runs in the transaction that records the intent as sent, for the application's own rows. Default: none.
+	// Receipt runs in the transaction that records the intent as sent, for the application's own rows. Default: none. Where only a
+	// probe or a person could say that it was done there is no answer: Handler.OnHappened is for that.
 	Receipt func(ctx context.Context, tx pgx.Tx, job *workers.Job[T], answer *Response) error
 
 	// Means says what a status means where that is not what [Meaning] lists.

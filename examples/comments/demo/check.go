@@ -94,7 +94,7 @@ func (d *director) checkRollback(ctx context.Context, c *checker, intents int) e
 }
 
 // checkVerdicts: the mail whose worker was killed was ambiguous and was settled by a decision on record; so was all else
-// that was ambiguous. All others have the receipt that was stored with the outcome.
+// that was ambiguous. All that is sent has its receipt.
 func (d *director) checkVerdicts(ctx context.Context, c *checker) error {
 	if !d.NoProbe {
 		if err := d.checkProbe(ctx, c); err != nil {
@@ -125,13 +125,16 @@ func (d *director) checkVerdicts(ctx context.Context, c *checker) error {
 	return d.checkReceipts(ctx, c)
 }
 
-// checkReceipts: what a worker wrote as sent has the application's receipt.
+// checkReceipts: what is sent has the application's receipt, by the worker's own word or by a verdict. The latter comes a moment later.
 func (d *director) checkReceipts(ctx context.Context, c *checker) error {
-	var missing int
-	err := d.db.QueryRow(ctx, `SELECT count(*) FROM comments c JOIN writ.intents i ON i.subjects = ARRAY['comment:' || c.id]
-		WHERE i.state = 'sent' AND c.notified_at IS NULL
-		AND NOT EXISTS (SELECT FROM writ.log l WHERE l.intent_id = i.id AND l.event = 'happened')`).Scan(&missing)
-	c.that(err == nil && missing == 0, "a receipt was stored with each outcome that a worker wrote")
+	var missing, extra int
+	err := d.await(ctx, "the last receipts", func() (bool, string, error) {
+		err := d.db.QueryRow(ctx, `SELECT count(*) FILTER (WHERE i.state = 'sent' AND c.notified_at IS NULL),
+			count(*) FILTER (WHERE i.state <> 'sent' AND c.notified_at IS NOT NULL)
+			FROM comments c JOIN writ.intents i ON i.subjects = ARRAY['comment:' || c.id]`).Scan(&missing, &extra)
+		return missing == 0, fmt.Sprintf("%d missing", missing), err
+	})
+	c.that(err == nil && missing == 0 && extra == 0, "each mail that is sent has its receipt, and no other: %d missing, %d too many", missing, extra)
 	return err
 }
 

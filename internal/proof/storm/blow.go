@@ -111,7 +111,7 @@ func (s *storm) look(ctx context.Context) (st standing, err error) {
 	defer cancel()
 	rows, err := s.db.Query(ctx, `SELECT (SELECT count(*) FROM proof.history WHERE op = 'INSERT')::int,
 		(SELECT count(*) FROM writ.intents WHERE finished_at IS NULL)::int, (SELECT count(*) FROM writ.intents WHERE flagged_at IS NOT NULL)::int,
-		(SELECT count(*) FROM writ.intents WHERE probe_at IS NOT NULL AND state = 'error')::int, (SELECT count(*) FROM writ.outbox)::int, 0`)
+		(SELECT count(*) FROM writ.intents WHERE probe_at IS NOT NULL AND state IN ('error', 'sent'))::int, (SELECT count(*) FROM writ.outbox)::int, 0`)
 	if err != nil {
 		return st, err
 	}

@@ -49,7 +49,7 @@ const (
 type kind struct {
 	intent.Kind[task]
 	effect  workers.EffectMode
-	hook    bool // job.Done writes a receipt
+	hook    bool // job.Done, or OnHappened, writes a receipt
 	onError bool
 	steps   int           // done one after the other, with a safe point after each; zero: it does one thing
 	calm    bool          // without quirks
@@ -132,6 +132,9 @@ func (h *hand) register(mux *workers.Mux, taking []kind) {
 				return err
 			}
 		}
+		if k.hook {
+			handler.OnHappened = leaveReceipt
+		}
 		if k.probed {
 			handler.Probe = h.probe
 			handler.Probing = workers.Probing{Timeout: 2 * time.Second, Backoff: intent.Backoff{Min: 500 * time.Millisecond, Max: 2 * time.Second}}
@@ -188,9 +191,14 @@ func (h *hand) do(ctx context.Context, k kind, job *workers.Job[task]) (proof.Sa
 		if q := job.Args.Quirk; q == badHook || q == shakyHook && rand.IntN(3) == 0 {
 			return errors.New("the hook failed")
 		}
-		_, err := tx.Exec(ctx, "INSERT INTO proof.receipts (intent_id, epoch) VALUES ($1, $2)", job.ID(), job.Epoch())
-		return err
+		return leaveReceipt(ctx, tx, job)
 	})
+}
+
+// leaveReceipt is the application's share in what was done, by its worker's own word or by a verdict.
+func leaveReceipt(ctx context.Context, tx pgx.Tx, job *workers.Job[task]) error {
+	_, err := tx.Exec(ctx, "INSERT INTO proof.receipts (intent_id, epoch) VALUES ($1, $2)", job.ID(), job.Epoch())
+	return err
 }
 
 // probe asks the ledger, and is truthful: what it has was done, and what it has not was not, as of now.
