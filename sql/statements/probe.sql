@@ -17,13 +17,14 @@ SELECT writ.probed($1::uuid, $2::int, $3::timestamptz, $4::timestamptz, $5::text
 
 -- name: ProbesDue
 -- Flagged rows whose asking is overdue: the hint was lost, or the worker that took it. They get another hint; the spacing
--- doubles up to 43 min, so that hints do not pile up while no worker of the kind lives. probe_at stays: any of the hints will do.
+-- doubles up to 43 min (2,560 s), so that hints do not pile up while no worker of the kind lives. probe_at stays: any of the hints will do.
 WITH u AS (
-    UPDATE writ.intents i SET requeues = greatest(i.requeues, floor(log(2, (extract(epoch FROM now() - i.probe_at) / 10)::numeric)))::int + 1
+    UPDATE writ.intents i SET requeues = greatest(i.requeues, CASE WHEN now() - i.probe_at < interval '2560 s'
+            THEN floor(log(2, (extract(epoch FROM now() - i.probe_at) / 10)::numeric)) ELSE 7 + floor(extract(epoch FROM now() - i.probe_at) / 2560) END)::int + 1
     WHERE i.ctid = ANY (ARRAY(
         SELECT c.ctid FROM writ.intents c
         WHERE c.probe_at < now() - interval '10 s' AND c.state = 'sending' AND c.flagged_at IS NOT NULL
-          AND now() - c.probe_at > interval '10 s' * (2 ^ least(c.requeues, 8)) AND c.flag_reason IS DISTINCT FROM 'hook-failed'
+          AND now() - c.probe_at > interval '10 s' * (2 ^ least(c.requeues, 8)) + interval '2560 s' * greatest(c.requeues - 8, 0) AND c.flag_reason IS DISTINCT FROM 'hook-failed'
           AND EXISTS (SELECT FROM writ.kinds k WHERE k.name = c.kind AND k.class = 'probed') AND c.kind NOT IN (SELECT f.kind FROM writ.flow f WHERE f.paused OR f.breaker <> 'closed')
         ORDER BY c.probe_at LIMIT 1000 FOR NO KEY UPDATE SKIP LOCKED))
     RETURNING i.id, i.kind, i.epoch
