@@ -221,7 +221,8 @@ func TestPause_briefly(t *testing.T) {
 		<-step
 		return nil
 	}})
-	b.process(mux, workers.Config{Slots: 8})
+	w, _ := b.process(mux, workers.Config{Slots: 8})
+	testkit.Until(t, 10*time.Second, "it consumes", func() (bool, string) { return w.Ready() == nil, fmt.Sprint(w.Ready()) }) // what is returned loses its place
 	b.many(job, 30)
 	b.until("one runs", 10*time.Second, "count(*) = 1 FROM writ.intents WHERE state = 'sending'")
 	b.countOutbox()
