@@ -93,6 +93,7 @@ CREATE TABLE writ.workers (
     pid          int         NOT NULL,
     version      text        NOT NULL,
     kinds        text[]      NOT NULL,
+    classes      text[],                            -- of which class it holds each of its kinds; null: an older release, then as declared
     slots        int         NOT NULL,
     running      int         NOT NULL DEFAULT 0,
     stuck        int         NOT NULL DEFAULT 0,    -- handlers past their deadline that have not returned

@@ -116,7 +116,7 @@ func Down(ctx context.Context, config *pgx.ConnConfig) ([]string, error) {
 		// Views and functions depend on the tables; they are repeatable, so dropping them loses nothing.
 		const dropDependents = `
 			DO $$ DECLARE f record; BEGIN
-				DROP VIEW IF EXISTS writ.status, writ.flow, writ.limit_use, writ.limits_in_force;
+				DROP VIEW IF EXISTS writ.status, writ.flow, writ.askable, writ.limit_use, writ.limits_in_force;
 				IF to_regclass('writ.intents') IS NOT NULL THEN ALTER TABLE writ.intents ALTER COLUMN id DROP DEFAULT; END IF;
 				FOR f IN SELECT oid::regprocedure AS name FROM pg_proc WHERE pronamespace = to_regnamespace('writ') LOOP
 					EXECUTE format('DROP FUNCTION IF EXISTS %s CASCADE', f.name);

@@ -225,7 +225,8 @@ $$;
 CREATE OR REPLACE FUNCTION writ.said_done(i writ.intents) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT CASE
-        WHEN i.state NOT IN ('sending', 'error') OR EXISTS (SELECT FROM writ.kinds k WHERE k.name = i.kind AND k.class = 'idempotent') THEN NULL
+        WHEN i.state NOT IN ('sending', 'error') OR EXISTS (SELECT FROM writ.kinds k WHERE k.name = i.kind AND k.class = 'idempotent')
+            AND NOT EXISTS (SELECT FROM writ.workers w WHERE w.id = i.worker_id AND w.classes[array_position(w.kinds, i.kind)] <> 'idempotent') THEN NULL
         WHEN i.state = 'sending' AND i.flag_reason = 'hook-failed' OR i.state = 'error' AND i.event = 'give-up' AND (SELECT l.evidence ->> 'flag' FROM writ.log l
                 WHERE l.intent_id = i.id AND l.event = 'give-up' ORDER BY l.id DESC LIMIT 1) = 'hook-failed' THEN
             CASE WHEN coalesce((SELECT l.evidence ->> 'error' FROM writ.log l WHERE l.intent_id = i.id AND l.event = 'flagged' AND l.actor = 'worker'

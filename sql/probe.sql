@@ -1,6 +1,14 @@
 -- Probes: what the answer of a kind's probe does to a flagged row. The worker that has the kind's code asks the outside
 -- world outside any transaction (package workers) and comes here with what was found.
 
+-- Kinds that may be asked about: those that have a probe by what was declared last, or in a worker that lives. While a deployment
+-- rolls, these differ.
+CREATE OR REPLACE VIEW writ.askable AS
+SELECT k.name FROM writ.kinds k WHERE k.class = 'probed'
+UNION
+SELECT h.kind FROM writ.workers w CROSS JOIN unnest(w.kinds, w.classes) AS h (kind, class)
+WHERE h.class = 'probed' AND w.heartbeat_at + w.ttl > now();
+
 -- One answer, under the row's lock: a compare-and-set on the state, epoch and flag as they were when the probe was asked.
 --   asking    probe_at as the taking statement set it: names this asking. Only the newest asking of a row may say that it
 --             found nothing, or an answer that was sent twice would be counted twice. A verdict needs no such guard.
@@ -35,8 +43,9 @@ BEGIN
         RETURN 'moved';
     END IF;
     SELECT t.* INTO k FROM writ.kinds t WHERE t.name = i.kind;
-    -- Only what has a probe is settled by one; and not what is known, but for the application's share, which a person must see to.
-    IF k.class IS DISTINCT FROM 'probed' OR i.flag_reason = 'hook-failed' THEN
+    -- Only what has a probe is settled by one, be it in the asking worker alone; and not what is known, but for the application's share, which a person must see to.
+    IF i.flag_reason = 'hook-failed' OR k.class IS DISTINCT FROM 'probed' AND NOT EXISTS (SELECT FROM writ.workers w
+            WHERE w.id = probed.worker AND w.classes[array_position(w.kinds, i.kind)] = 'probed') THEN
         RETURN 'moved';
     END IF;
     settled := coalesce(i.deadline_at, i.flagged_at) + coalesce(k.settle, interval '30 s');

@@ -4,7 +4,8 @@
 -- row that may have been run by what is lost becomes sending, flagged, without a holder: pending would be claimed. All
 -- of them were open at that moment, so whatever is due by now may have been run; what is due later cannot, unless
 -- somebody moved its time in the lost stretch, or a worker that is left from then, a probe or a person has put it off since:
--- the log tells of that, and not of what another worker did after it. A kind declared idempotent may be run again, and is.
+-- the log tells of that, and not of what another worker did after it. A kind declared idempotent may be run again, and is, unless a
+-- worker on record held it otherwise: its code may have been the one that ran.
 --
 -- All open epochs are raised by 1000, beyond any that was used in the lost stretch: hints that are left in the broker and
 -- outcomes of workers that are left from then name epochs that no row will have again. So are those of errors, which
@@ -34,10 +35,12 @@ BEGIN
     PERFORM FROM writ.intents i WHERE i.finished_at IS NULL FOR NO KEY UPDATE;
     WITH was AS MATERIALIZED (
         SELECT i.id, i.kind, i.state, i.epoch, i.flagged_at IS NOT NULL AS flagged, i.flag_reason, i.worker_id,
-            coalesce(k.class, 'manual') AS class, coalesce(k.timeout, interval '60 s') AS timeout,
+            CASE WHEN k.class = 'idempotent' THEN coalesce(o.class, k.class) ELSE coalesce(k.class, 'manual') END AS class, coalesce(k.timeout, interval '60 s') AS timeout,
             i.state = 'sending' OR i.run_at <= now() OR EXISTS (SELECT FROM writ.log l
                 WHERE l.intent_id = i.id AND l.event IN ('retried', 'retry', 'moved') AND l.at >= since) AS doubtful
         FROM writ.intents i LEFT JOIN writ.kinds k ON k.name = i.kind
+            LEFT JOIN (SELECT h.kind, max(h.class) AS class FROM writ.workers t CROSS JOIN unnest(t.kinds, t.classes) AS h (kind, class)
+                WHERE h.class <> 'idempotent' GROUP BY h.kind) o ON o.kind = i.kind
         WHERE i.finished_at IS NULL AND i.state IN ('pending', 'sending') FOR NO KEY UPDATE OF i
     ), held AS (
         UPDATE writ.intents i SET state = 'sending', event = 'quarantined', epoch = i.epoch + 1000, worker_id = NULL,

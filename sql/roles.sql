@@ -88,7 +88,7 @@ BEGIN
         writ.late_meaning(uuid, int, text), writ.probe_danger(writ.intents) TO writ_worker;
 
     GRANT SELECT, INSERT, UPDATE, DELETE ON writ.outbox, writ.relay, writ.leader, writ.duties TO writ_relay;
-    GRANT SELECT ON writ.kinds, writ.settings, writ.flow, writ.subscriptions TO writ_relay;
+    GRANT SELECT ON writ.kinds, writ.settings, writ.flow, writ.askable, writ.subscriptions TO writ_relay;
     GRANT SELECT, UPDATE, DELETE ON writ.workers, writ.intents TO writ_relay;
     GRANT SELECT, INSERT (intent_id, epoch, event, actor, worker_id, why, evidence), DELETE ON writ.log TO writ_relay;
     GRANT SELECT, DELETE ON writ.keys TO writ_relay;

@@ -161,7 +161,7 @@ BEGIN
             THEN 'no reconciler runs to send its hint again (writ run)' END), '');
     -- Outstanding only for kinds with a probe; where its answers are spent, probe_at is null and a person's turn has come.
     probe := CASE
-        WHEN k.class IS DISTINCT FROM 'probed' OR i.flag_reason = 'hook-failed' THEN NULL
+        WHEN i.flag_reason = 'hook-failed' OR NOT EXISTS (SELECT FROM writ.askable a WHERE a.name = i.kind) THEN NULL
         WHEN i.probe_at > now() THEN format('Its probe is asked in %s%s. Or look', writ.span(i.probe_at - now()), coalesce(' (' || before || ')', ''))
         WHEN i.probe_at IS NOT NULL THEN format('Its probe has been due for %s%s%s look', writ.span(now() - i.probe_at), coalesce(', but ' || hindered, '')
             || coalesce(' (' || before || ')', ''), CASE WHEN hindered IS NULL THEN '. Or' ELSE '. Mend that, or' END)

@@ -1,14 +1,11 @@
 package workers_test
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
-	"os/exec"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -213,28 +210,11 @@ func TestBreaker_killed(t *testing.T) {
 	b := setup(t)
 	b.opened()
 	b.db.Run(t, "UPDATE writ.intents SET run_at = now() WHERE state = 'pending'")
-	process := exec.Command(os.Args[0])
-	process.Env = append(os.Environ(), "WRIT_TEST_CHILD=breaker", "DATABASE_URL="+b.db.URL)
-	process.Stderr = os.Stderr
-	out, err := process.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := process.Start(); err != nil {
-		t.Fatal(err)
-	}
-	line, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil || line != "tried\n" {
-		t.Fatalf("the child says %q, %v", line, err)
-	}
+	kill := b.spawn("breaker", "tried")
 	if n := b.count("writ.intents WHERE state = 'sending'"); n != 1 {
 		t.Errorf("%d are tried at once", n)
 	}
-	if err := process.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	_, _ = io.Copy(io.Discard, out)
-	_ = process.Wait()
+	kill()
 	holder := testkit.Value[string](t, b.db, "SELECT holder::text FROM writ.breakers WHERE state = 'half-open'")
 	o := &outside{}
 	o.up.Store(true)

@@ -119,7 +119,7 @@ func (p *Pool) sendBeat(ctx context.Context, conn *pgx.Conn) (*pgx.Conn, error) 
 	p.metrics.stuck.Set(float64(stuck))
 	sent := time.Now()
 	at, err := store.SendBeat(ctx, conn, store.Beat{
-		ID: p.id, Host: p.host, PID: os.Getpid(), Version: p.cfg.Version, Kinds: p.mux.names(), Slots: p.cfg.Slots,
+		ID: p.id, Host: p.host, PID: os.Getpid(), Version: p.cfg.Version, Kinds: p.mux.names(), Classes: p.mux.classes(), Slots: p.cfg.Slots,
 		Running: p.slots.running(), Stuck: stuck, TTL: p.cfg.TTL, Draining: p.draining.Load(),
 	})
 	if err != nil {

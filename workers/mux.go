@@ -212,6 +212,15 @@ func (m *Mux) names() []string {
 	return names
 }
 
+// classes are those of the kinds, in the order of their names.
+func (m *Mux) classes() []string {
+	classes := make([]string, 0, len(m.kinds))
+	for _, name := range m.names() {
+		classes = append(classes, m.kinds[name].class)
+	}
+	return classes
+}
+
 func (m *Mux) check() error {
 	if len(m.kinds)+len(m.subscriptions) == 0 {
 		return errors.Join(append(m.faults, errors.New("workers: the mux has no handlers; register kinds with workers.Handle"))...)

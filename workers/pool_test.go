@@ -23,8 +23,11 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if os.Getenv("WRIT_TEST_CHILD") == "breaker" {
+	switch os.Getenv("WRIT_TEST_CHILD") {
+	case "breaker":
 		child()
+	case "probed":
+		probedChild()
 	}
 	goleak.VerifyTestMain(m)
 }

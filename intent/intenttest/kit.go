@@ -25,6 +25,7 @@ type Kit struct {
 	store    *store.Store
 	handlers rehearsal.Handlers
 	kinds    []string
+	classes  []string // of the kinds
 	worker   store.Beat
 	forced   map[uuid.UUID][]How
 }
@@ -48,7 +49,7 @@ func New(t TB, pool *pgxpool.Pool, mux *workers.Mux) *Kit {
 	declarations := k.handlers.Declarations()
 	k.must(k.store.Declare(ctx, declarations))
 	for _, d := range declarations {
-		k.kinds = append(k.kinds, d.Name)
+		k.kinds, k.classes = append(k.kinds, d.Name), append(k.classes, d.Class)
 	}
 	k.worker = k.hire()
 	t.Cleanup(func() { k.dismiss(k.worker) })
@@ -240,7 +241,7 @@ func (k *Kit) recover(h store.Hint) (Step, bool) {
 // hire signs a worker on that lives until it departs.
 func (k *Kit) hire() store.Beat {
 	k.t.Helper()
-	b := store.Beat{ID: intent.NewID(), Host: "intenttest", Version: "intenttest", Kinds: k.kinds, Slots: 1, TTL: 365 * 24 * time.Hour}
+	b := store.Beat{ID: intent.NewID(), Host: "intenttest", Version: "intenttest", Kinds: k.kinds, Classes: k.classes, Slots: 1, TTL: 365 * 24 * time.Hour}
 	k.must(k.with(k.t.Context(), func(conn *pgx.Conn) error {
 		_, err := store.SendBeat(k.t.Context(), conn, b)
 		return err

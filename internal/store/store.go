@@ -257,6 +257,7 @@ type Beat struct {
 	PID      int
 	Version  string
 	Kinds    []string
+	Classes  []string // of which class it holds each of them; nil: as they are declared
 	Slots    int
 	Running  int
 	Stuck    int
@@ -267,7 +268,7 @@ type Beat struct {
 // SendBeat writes it, on a connection of the caller's: a busy pool must not make a worker look dead. It returns the
 // database's clock.
 func SendBeat(ctx context.Context, conn *pgx.Conn, b Beat) (at time.Time, err error) {
-	err = conn.QueryRow(ctx, writsql.Statement("Beat"), b.ID, b.Host, b.PID, b.Version, b.Kinds, b.Slots, b.Running, b.Stuck, b.TTL, b.Draining).Scan(&at)
+	err = conn.QueryRow(ctx, writsql.Statement("Beat"), b.ID, b.Host, b.PID, b.Version, b.Kinds, b.Slots, b.Running, b.Stuck, b.TTL, b.Draining, b.Classes).Scan(&at)
 	return at, err
 }
 

@@ -25,7 +25,7 @@ WITH u AS (
         SELECT c.ctid FROM writ.intents c
         WHERE c.probe_at < now() - interval '10 s' AND c.state = 'sending' AND c.flagged_at IS NOT NULL
           AND now() - c.probe_at > interval '10 s' * (2 ^ least(c.requeues, 8)) + interval '2560 s' * greatest(c.requeues - 8, 0) AND c.flag_reason IS DISTINCT FROM 'hook-failed'
-          AND EXISTS (SELECT FROM writ.kinds k WHERE k.name = c.kind AND k.class = 'probed') AND c.kind NOT IN (SELECT f.kind FROM writ.flow f WHERE f.paused OR f.breaker <> 'closed')
+          AND c.kind IN (SELECT a.name FROM writ.askable a) AND c.kind NOT IN (SELECT f.kind FROM writ.flow f WHERE f.paused OR f.breaker <> 'closed')
         ORDER BY c.probe_at LIMIT 1000 FOR NO KEY UPDATE SKIP LOCKED))
     RETURNING i.id, i.kind, i.epoch
 ), o AS (
@@ -42,7 +42,8 @@ WITH u AS (
         SELECT c.ctid FROM writ.intents c
         WHERE c.flagged_at IS NOT NULL AND c.state = 'sending' AND c.probe_at IS NULL AND c.flag_reason IS DISTINCT FROM 'hook-failed'
           AND (c.flag_reason IS DISTINCT FROM 'unwritten' OR NOT EXISTS (SELECT FROM writ.workers w WHERE w.id = c.worker_id AND w.swept_at IS NULL))
-          AND EXISTS (SELECT FROM writ.kinds k WHERE k.name = c.kind AND k.class = 'probed' AND c.probes < k.max_probes) AND c.kind NOT IN (SELECT f.kind FROM writ.flow f WHERE f.paused OR f.breaker <> 'closed')
+          AND c.kind IN (SELECT a.name FROM writ.askable a) AND EXISTS (SELECT FROM writ.kinds k WHERE k.name = c.kind AND c.probes < k.max_probes)
+          AND c.kind NOT IN (SELECT f.kind FROM writ.flow f WHERE f.paused OR f.breaker <> 'closed')
         ORDER BY c.flagged_at LIMIT 1000 FOR NO KEY UPDATE SKIP LOCKED))
     RETURNING i.id, i.kind, i.epoch
 ), o AS (

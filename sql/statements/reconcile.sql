@@ -111,11 +111,14 @@ WHERE orphan OR n = $2::int;
 
 -- name: SettleOrphan
 -- The worker of this attempt died. Manual and probed kinds: flagged, and the probe is asked. Idempotent ones: a not-done verdict at once, so
--- epoch + 1. The guard holds the row as read and the worker dead now; $3 and $4 close the race with a pause of the
+-- epoch + 1; but only if the worker that claimed it held it as idempotent, too: while a deployment rolls, who started last may have declared
+-- it otherwise, of other code than that which was run. The guard holds the row as read and the worker dead now; $3 and $4 close the race with a pause of the
 -- database or of this process, after which every heartbeat looks old: the last observation must be fresh, and the worker
 -- silent for its whole TTL since the last pause ($6).
 WITH dead AS MATERIALIZED (
-    SELECT i.id, i.kind, i.epoch, i.attempt, i.worker_id, i.started_at, coalesce(k.class, 'manual') AS class, coalesce(k.max_attempts, 10) AS max_attempts,
+    SELECT i.id, i.kind, i.epoch, i.attempt, i.worker_id, i.started_at,
+        CASE WHEN k.class = 'idempotent' THEN coalesce(w.classes[array_position(w.kinds, i.kind)], k.class) ELSE coalesce(k.class, 'manual') END AS class,
+        i.kind IN (SELECT a.name FROM writ.askable a) AS askable, coalesce(k.max_attempts, 10) AS max_attempts,
         coalesce(k.recovers, false) AS recovers,
         least(extract(epoch FROM coalesce(k.backoff_max, '1 h')), extract(epoch FROM coalesce(k.backoff_min, '1 s'))
             * least(coalesce(k.backoff_factor, 2), 1000) ^ least(i.attempt - 1, 30)) * random() * interval '1 s' AS backoff,
@@ -132,7 +135,7 @@ WITH dead AS MATERIALIZED (
         'reconciler', d.worker_id, 'worker-died', jsonb_build_object('attempt', d.attempt, 'class', d.class, 'heartbeat_at', d.heartbeat_at, 'started_at', d.started_at, 'begun', d.attempt)
     FROM dead d RETURNING 1
 ), flagged AS (
-    UPDATE writ.intents i SET flagged_at = now(), flag_reason = 'worker-died', probe_at = CASE WHEN d.class = 'probed' THEN now() END,
+    UPDATE writ.intents i SET flagged_at = now(), flag_reason = 'worker-died', probe_at = CASE WHEN d.askable THEN now() END,
         probes = 0, requeues = 0
     FROM dead d WHERE i.id = d.id AND d.class <> 'idempotent' AND (SELECT count(*) FROM l) > 0 RETURNING i.id
 ), retried AS (
@@ -149,7 +152,7 @@ WITH dead AS MATERIALIZED (
     INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op)
     SELECT run_at, kind, id, epoch, 'run' FROM retried
     UNION ALL SELECT probe_at, kind, id, epoch, 'recover' FROM failed WHERE probe_at IS NOT NULL
-    UNION ALL SELECT now(), kind, id, epoch, 'probe' FROM dead WHERE class = 'probed'
+    UNION ALL SELECT now(), kind, id, epoch, 'probe' FROM dead WHERE class <> 'idempotent' AND askable
 )
 SELECT class, kind, CASE WHEN class <> 'idempotent' THEN 'flagged' WHEN attempt < max_attempts THEN 'retried' ELSE 'failed' END,
     worker_id, extract(epoch FROM now() - heartbeat_at)::float8 FROM dead;

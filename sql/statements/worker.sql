@@ -4,8 +4,8 @@
 SELECT installation, paused_at IS NULL AND fingerprint = writ.fingerprint(), paused_at IS NOT NULL, coalesce(paused_why, ''), fingerprint = writ.fingerprint() FROM writ.settings;
 
 -- name: Beat
-INSERT INTO writ.workers AS w (id, host, pid, version, kinds, slots, running, stuck, ttl, draining)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+INSERT INTO writ.workers AS w (id, host, pid, version, kinds, slots, running, stuck, ttl, draining, classes)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
 ON CONFLICT (id) DO UPDATE SET heartbeat_at = clock_timestamp(), swept_at = NULL, running = $7, stuck = $8, draining = $10
 RETURNING clock_timestamp();
 
