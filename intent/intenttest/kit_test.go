@@ -266,6 +266,11 @@ func TestKit_Refuses(t *testing.T) {
 	if said := fails(t, func(tb intenttest.TB) { intenttest.New(tb, db.Pool, mux) }); !strings.Contains(said, "no handlers") {
 		t.Errorf("an empty mux: %s", said)
 	}
+	bare := workers.NewMux()
+	workers.Handle(bare, charge, workers.Handler[orderArgs]{Use: []workers.Middleware{nil}})
+	if said := fails(t, func(tb intenttest.TB) { intenttest.New(tb, db.Pool, bare) }); !strings.Contains(said, "a Middleware is nil") {
+		t.Errorf("a mux with faults: %s", said)
+	}
 	two := workers.NewMux()
 	nothing := workers.Handler[orderArgs]{Do: func(context.Context, *workers.Job[orderArgs]) error { return nil }}
 	workers.Handle(two, charge, nothing)
