@@ -170,12 +170,14 @@ const (
 
 // meaningOf a handler's error; ctx is the handler's.
 func meaningOf(ctx context.Context, err error) meaning {
-	var said *outcomeError
+	said := wordOf(err)
 	var snooze *snoozeError
 	switch {
 	case err == nil:
 		return healthy
-	case errors.As(err, &snooze), errors.As(err, &said) && said.kind == stop, errors.Is(err, ErrHandOver), context.Cause(ctx) == errDraining:
+	case said != nil && said.kind == unknown && context.Cause(ctx) != errDraining:
+		return failing
+	case errors.As(err, &snooze), said != nil && said.kind == stop, errors.Is(err, ErrHandOver), context.Cause(ctx) == errDraining:
 		return nothing
 	}
 	return failing

@@ -121,6 +121,8 @@ type attempt struct {
 	patience time.Duration // for one answer of it
 	draining *atomic.Bool  // the worker is shutting down; nil: it never is
 
+	passage *passage // nil: its kind has no layers
+
 	effect   atomic.Bool
 	flagged  atomic.Bool // as overdue
 	returned atomic.Bool // the handler did, or never began

@@ -3,9 +3,11 @@ package workers
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"github.com/writhq/writ/intent"
@@ -17,6 +19,10 @@ type Do func(ctx context.Context, job *Job[json.RawMessage]) error
 // Middleware wraps the code of a kind, as the layers of an onion: what it returns is called in place of next, mostly calls next, and
 // sees and may change what that returns, on which the outcome depends. It is called once for each kind, when the pool
 // is made; what it returns may run concurrently with itself.
+//
+// An attempt runs its handler once: next called again does nothing, and returns an error that leaves the outcome open; to try again is what
+// the next attempt is for. A middleware that returns while next is still running, in a goroutine of its own, is waited for, and then
+// what next returns counts: only the handler knows when it is no more at work.
 //
 // A panic of the handler comes out of next as a *[PanicError]. A panic of the middleware itself is taken for the handler's. So is a nil without a call
 // of next: the job is then done. Arguments are decoded, and held to their schema, within next.
@@ -38,27 +44,81 @@ func (m *Mux) noneNil(where string, layers []Middleware) {
 	}
 }
 
-// wrap puts the layers around all handlers. It is called once, when the mux is full.
-func (m *Mux) wrap() {
+// wrap puts the layers around all handlers, once, when the mux is full and without faults. The error names the kinds that a layer
+// made nothing of.
+func (m *Mux) wrap() error {
 	m.wrapping.Do(func() {
-		for _, r := range m.kinds {
+		for _, name := range m.names() {
+			r := m.kinds[name]
 			layers := append(append([]Middleware(nil), m.layers...), r.layers...)
 			if len(layers) == 0 {
 				continue
 			}
 			inner := r.do
-			do := Do(func(ctx context.Context, job *Job[json.RawMessage]) (err error) {
-				defer recovered(&err)
-				return inner(ctx, job.attempt)
+			do := Do(func(ctx context.Context, job *Job[json.RawMessage]) error {
+				return job.attempt.passage.through(func() error { return inner(ctx, job.attempt) })
 			})
 			for i := len(layers) - 1; i >= 0; i-- {
-				do = layers[i](do)
+				if do = layers[i](do); do == nil {
+					m.unwrapped = errors.Join(m.unwrapped, fmt.Errorf("workers: kind %s: a Middleware returned nil in place of a function", name))
+					break
+				}
 			}
 			r.do = func(ctx context.Context, a *attempt) error {
-				return do(ctx, &Job[json.RawMessage]{Args: a.Args, attempt: a})
+				a.passage = &passage{done: make(chan struct{})}
+				return a.passage.around(func() error { return do(ctx, &Job[json.RawMessage]{Args: a.Args, attempt: a}) })
 			}
 		}
 	})
+	return m.unwrapped
+}
+
+// passage is one attempt's way through its layers to its handler.
+type passage struct {
+	mu    sync.Mutex
+	begun bool          // the handler was
+	over  bool          // the outermost layer has returned
+	done  chan struct{} // closed when the handler has returned
+	said  error         // what it returned then
+}
+
+// errNextAgain is what next returns that is not to run the handler.
+var errNextAgain = Unknown(errors.New("a middleware called next again, or after it had returned: an attempt runs its handler once"))
+
+// through runs the handler, the first time.
+func (p *passage) through(handler func() error) (err error) {
+	p.mu.Lock()
+	refused := p.begun || p.over
+	p.begun = true
+	p.mu.Unlock()
+	if refused {
+		return errNextAgain
+	}
+	err = errGone // unless it returns
+	defer func() { p.said = err; close(p.done) }()
+	defer recovered(&err)
+	return handler()
+}
+
+// around runs the layers, and does not return, or panic, before the handler has returned. If it had to wait for that, what the
+// handler says counts.
+func (p *passage) around(layers func() error) (err error) {
+	defer func() {
+		p.mu.Lock()
+		p.over = true
+		begun := p.begun
+		p.mu.Unlock()
+		if !begun {
+			return
+		}
+		select {
+		case <-p.done:
+		default:
+			<-p.done
+			err = p.said
+		}
+	}()
+	return layers()
 }
 
 // recovered makes an error of a panic; it is to be deferred.

@@ -25,6 +25,7 @@ type Mux struct {
 	subscriptions []*subscription
 	layers        []Middleware
 	wrapping      sync.Once
+	unwrapped     error // why that could not be done
 	faults        []error
 }
 

@@ -24,7 +24,7 @@ func NotDone(err error) error { return wrap(notDone, err) }
 // Stop says that it was not done and that trying again is of no use: the intent ends in error at once.
 func Stop(err error) error { return wrap(stop, err) }
 
-// Unknown says that the outside world may have been touched, whatever the error looks like.
+// Unknown says that the outside world may have been touched, whatever the error looks like or wraps, and whatever is joined with it.
 func Unknown(err error) error { return wrap(unknown, err) }
 
 // Snooze says: not now, again in d. Nothing was done, and no attempt is spent.
@@ -52,6 +52,26 @@ func wrap(kind outcomeKind, err error) error {
 
 func (e *outcomeError) Error() string { return e.err.Error() }
 func (e *outcomeError) Unwrap() error { return e.err }
+
+// wordOf is what an error says in so many words; nil: nothing. The outermost word counts, and where errors are joined the first
+// one, but an unknown beside it.
+func wordOf(err error) *outcomeError {
+	switch e := err.(type) {
+	case *outcomeError:
+		return e
+	case interface{ Unwrap() error }:
+		return wordOf(e.Unwrap())
+	case interface{ Unwrap() []error }:
+		var word *outcomeError
+		for _, part := range e.Unwrap() {
+			if w := wordOf(part); w != nil && (word == nil || w.kind == unknown) {
+				word = w
+			}
+		}
+		return word
+	}
+	return nil
+}
 
 type snoozeError struct {
 	d     time.Duration
@@ -86,24 +106,25 @@ func judge(ctx context.Context, a *attempt, err error) store.Outcome {
 		return o
 	}
 	o.Error = err.Error()
-	var said *outcomeError
+	said := wordOf(err)
+	open := said != nil && said.kind == unknown // whatever else it looks like
 	var snooze *snoozeError
 	var unkept *resultError
 	switch {
-	case a.handedOver != "" && errors.Is(err, ErrHandOver):
+	case !open && a.handedOver != "" && errors.Is(err, ErrHandOver):
 		return handOver(a, o)
 	case errors.As(err, &unkept):
 		o.Event, o.Why = store.Flagged, "hook-failed" // what is known is that it was done
 		return o
-	case errors.As(err, &snooze):
+	case !open && errors.As(err, &snooze):
 		o.Event, o.Free, o.Delay, o.Error, o.Why = store.Retried, true, max(0, snooze.d), "", cmp.Or(snooze.why, "snoozed")
 		return o
-	case errors.As(err, &said) && said.kind == stop:
+	case said != nil && said.kind == stop:
 		o.Event, o.Why = store.Failed, "stopped"
 		return o
-	case errors.As(err, &said) && said.kind == notDone:
+	case said != nil && said.kind == notDone:
 		return again(a, o, err, "not done")
-	case (said == nil || said.kind != unknown) && !a.entered():
+	case !open && !a.entered():
 		return again(a, o, err, "not done: it had not entered its effect")
 	}
 

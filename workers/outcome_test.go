@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -38,6 +39,10 @@ func TestJudge(t *testing.T) {
 		"stop":                                {Stop(boom), EffectFromStart, false, same(store.Failed)},
 		"snooze":                              {Snooze(time.Minute), EffectFromStart, false, same(store.Retried)},
 		"unknown":                             {Unknown(boom), EffectFromStart, false, open},
+		"unknown, whatever it wraps":          {Unknown(fmt.Errorf("after that: %w", Snooze(time.Minute))), EffectFromStart, false, open},
+		"unknown beside not done":             {errors.Join(NotDone(boom), Unknown(boom)), EffectFromStart, false, open},
+		"not done beside a failed clean-up":   {errors.Join(NotDone(boom), boom), EffectFromStart, false, same(store.Retried)},
+		"unknown, taken back":                 {NotDone(fmt.Errorf("looked there: %w", Unknown(boom))), EffectFromStart, false, same(store.Retried)},
 		"unknown, though before its effect":   {Unknown(boom), EffectMarked, false, open},
 		"any error, from its first line":      {boom, EffectFromStart, false, open},
 		"any error, before its marked effect": {boom, EffectMarked, false, same(store.Retried)},
@@ -79,6 +84,28 @@ func TestJudge_spent(t *testing.T) {
 	}
 	if got := judge(context.Background(), last, Snooze(time.Second)); got.Event != store.Retried || !got.Free {
 		t.Errorf("a snooze at the last attempt: %+v; want free", got)
+	}
+}
+
+// An explicit word counts more than the safe point that it wraps.
+func TestJudge_handOver(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		err  error
+		want string
+		free bool
+	}{
+		"as it is":               {ErrHandOver, store.Retried, true},
+		"wrapped":                {fmt.Errorf("bill: %w", ErrHandOver), store.Retried, true},
+		"unknown":                {Unknown(fmt.Errorf("closing the file: %w", ErrHandOver)), store.Flagged, false},
+		"with an unknown beside": {errors.Join(ErrHandOver, Unknown(errors.New("reset"))), store.Flagged, false},
+	} {
+		a := anAttempt(Manual, 1)
+		a.handedOver, a.draining = "the worker is shutting down", new(atomic.Bool)
+		a.draining.Store(true)
+		if got := judge(context.Background(), a, tt.err); got.Event != tt.want || got.Free != tt.free {
+			t.Errorf("%s: %q, free %v; want %q, %v", name, got.Event, got.Free, tt.want, tt.free)
+		}
 	}
 }
 

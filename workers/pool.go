@@ -74,6 +74,9 @@ func New(pool *pgxpool.Pool, amqpURL string, mux *Mux, cfg Config) (*Pool, error
 	if err := errors.Join(err, mux.check(), belongs); err != nil {
 		return nil, err
 	}
+	if err := mux.wrap(); err != nil {
+		return nil, err
+	}
 	if err := store.CheckPool(pool); err != nil {
 		return nil, fmt.Errorf("workers: %w", err)
 	}
@@ -90,7 +93,6 @@ func New(pool *pgxpool.Pool, amqpURL string, mux *Mux, cfg Config) (*Pool, error
 	p.soon = make(chan struct{}, 1)
 	p.near = make(chan store.Hint, maxNear)
 	p.registry = newRegistry()
-	mux.wrap()
 	p.stirred = make(chan struct{}, 1)
 	p.openValves()
 	p.finisher = newFinisher(p)

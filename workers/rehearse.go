@@ -20,9 +20,11 @@ func init() {
 		if !ok || m == nil {
 			return nil, fmt.Errorf("workers: %T is no *workers.Mux", mux)
 		}
-		m.wrap()
 		application, err := m.belong(m.rehearsing())
-		return &rehearsed{m, application, log}, errors.Join(err, m.check())
+		if err = errors.Join(err, m.check()); err == nil {
+			err = m.wrap()
+		}
+		return &rehearsed{m, application, log}, err
 	}
 }
 

@@ -228,6 +228,36 @@ func TestHooks(t *testing.T) {
 	}
 }
 
+// TestHooks_Happened: a receipt that could not be left at first is owed, and comes when time has passed, as with the reconciler.
+func TestHooks_Happened(t *testing.T) {
+	t.Parallel()
+	db := testkit.Database(t)
+	fault := errors.New("no such account")
+	mux := workers.NewMux()
+	workers.Handle(mux, charge, workers.Handler[orderArgs]{
+		Do:         func(context.Context, *workers.Job[orderArgs]) error { return errors.New("reset") },
+		OnHappened: func(context.Context, pgx.Tx, *workers.Job[orderArgs]) error { return fault },
+	})
+	kit := intenttest.New(t, db.Pool, mux)
+	c, err := charge.CreateAlone(t.Context(), db.Pool, orderArgs{}, intent.Opts{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	kit.Drain()
+	i := intenttest.RequireStatus(t, db, c.ID, "ambiguous")
+	if _, err := intent.Happened(t.Context(), db.Pool, intent.Verdict{ID: c.ID, Seen: i.Position(), Actor: "ann", Why: "the bank has it"}); err != nil {
+		t.Fatal(err)
+	}
+	if steps := kit.Drain(); len(steps) != 1 || steps[0].Outcome != "owed" || !errors.Is(steps[0].Err, fault) {
+		t.Errorf("the receipt: %v", steps)
+	}
+	fault = nil
+	kit.Elapse(2 * time.Minute)
+	if steps := kit.Drain(); len(steps) != 1 || steps[0].Outcome != "recovered" {
+		t.Errorf("the receipt, again: %v", steps)
+	}
+}
+
 // TestKit_Refuses: a kit says what keeps it from working.
 func TestKit_Refuses(t *testing.T) {
 	t.Parallel()
@@ -235,6 +265,11 @@ func TestKit_Refuses(t *testing.T) {
 	mux := workers.NewMux()
 	if said := fails(t, func(tb intenttest.TB) { intenttest.New(tb, db.Pool, mux) }); !strings.Contains(said, "no handlers") {
 		t.Errorf("an empty mux: %s", said)
+	}
+	bare := workers.NewMux()
+	workers.Handle(bare, charge, workers.Handler[orderArgs]{Use: []workers.Middleware{nil}})
+	if said := fails(t, func(tb intenttest.TB) { intenttest.New(tb, db.Pool, bare) }); !strings.Contains(said, "a Middleware is nil") {
+		t.Errorf("a mux with faults: %s", said)
 	}
 	two := workers.NewMux()
 	nothing := workers.Handler[orderArgs]{Do: func(context.Context, *workers.Job[orderArgs]) error { return nil }}

@@ -16,7 +16,7 @@ WITH pending AS (
         flagged_at = flagged_at - $1::interval, probe_at = probe_at - $1::interval
     WHERE state = 'sending'
 ), owed AS (
-    UPDATE writ.intents SET probe_at = probe_at - $1::interval WHERE state = 'error' AND probe_at IS NOT NULL
+    UPDATE writ.intents SET probe_at = probe_at - $1::interval WHERE state IN ('error', 'sent') AND probe_at IS NOT NULL
 )
 -- Hints of rows that are moved come with them, by their trigger; any others, moot ones among them, are moved here.
 UPDATE writ.outbox o SET due_at = due_at - $1::interval

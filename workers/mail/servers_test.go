@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"encoding/base64"
 	"io"
 	"log"
 	"net"
@@ -190,7 +191,8 @@ func (c *clerk) AuthMechanisms() []string { return []string{sasl.Plain} }
 func (c *clerk) Auth(string) (sasl.Server, error) {
 	return sasl.NewPlainServer(func(_, user, password string) error {
 		if user != "ann" || password != "right" {
-			return &smtp.SMTPError{Code: 535, Message: "who is that?"}
+			said := base64.StdEncoding.EncodeToString([]byte("\x00" + user + "\x00" + password))
+			return &smtp.SMTPError{Code: 535, Message: "who is that? AUTH PLAIN " + said + " with " + password} // as some do
 		}
 		c.known = true
 		return nil

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -78,10 +79,32 @@ func (m *mailer[T]) greet(ctx context.Context, c *conversation) (err error) {
 		err = c.smtp.Auth(login)
 	}
 	if err != nil {
-		return fmt.Errorf("log in as %s: %w", m.cfg.Username, err)
+		return fmt.Errorf("log in as %s: %w", m.cfg.Username, &hiddenError{err, m.withoutPassword(err.Error())})
 	}
 	return nil
 }
+
+// withoutPassword is a text of the server's without the password, bare or as it was sent: some repeat a line that they refuse, and
+// errors are stored and shown to many.
+func (m *mailer[T]) withoutPassword(text string) string {
+	for _, secret := range []string{
+		base64.StdEncoding.EncodeToString([]byte("\x00" + m.cfg.Username + "\x00" + m.cfg.Password)), // PLAIN
+		base64.StdEncoding.EncodeToString([]byte(m.cfg.Password)),                                    // LOGIN
+		m.cfg.Password,
+	} {
+		text = strings.ReplaceAll(text, secret, "[…]")
+	}
+	return text
+}
+
+// hiddenError is an error with another text.
+type hiddenError struct {
+	error
+	text string
+}
+
+func (e *hiddenError) Error() string { return e.text }
+func (e *hiddenError) Unwrap() error { return e.error }
 
 func (m *mailer[T]) login(offers string) (smtp.Auth, error) {
 	mechanisms := strings.Fields(strings.ToUpper(offers))

@@ -2,6 +2,7 @@ package webhook
 
 import (
 	"cmp"
+	"encoding/base64"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -42,8 +43,10 @@ func newRedactor(r *http.Request, own http.Header) *redactor {
 		plain, _ := url.QueryUnescape(value)
 		add(fewestValue, value, plain)
 	}
-	if password, ok := r.URL.User.Password(); ok {
-		add(1, password, r.URL.User.Username())
+	if u := r.URL.User; u != nil { // a key may stand there as a name, without a password
+		password, _ := u.Password()
+		name, escaped, _ := strings.Cut(u.String(), ":")
+		add(1, u.Username(), password, name, escaped, base64.StdEncoding.EncodeToString([]byte(u.Username()+":"+password))) // as net/http sends it
 	}
 	for name, values := range own {
 		if name := http.CanonicalHeaderKey(name); name == "Content-Type" || name == "Accept" {

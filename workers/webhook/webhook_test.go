@@ -312,14 +312,15 @@ func TestHandler_Secrets(t *testing.T) {
 		"Location":    "HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: :" + path + query + "\r\n\r\n",
 		"BrokenOff":   "HTTP/1.1 404 Not Found\r\nContent-Length: 1000\r\n\r\nno tok%2Fen-5ec",
 		"HTML":        "HTTP/1.1 500 Oops\r\nContent-Length: %d\r\n\r\n<a href='" + path + "?key=s3cr%2B3t&amp;b=1'>",
+		"BasicAuth":   "HTTP/1.1 401 Unauthorized\r\nContent-Length: %d\r\n\r\nwho is YW5uMTpwQHNzdzByZA==, or ann1:p%%40ssw0rd, with p@ssw0rd?",
 		"JSONEscaped": "HTTP/1.1 400 Bad\r\nContent-Length: %d\r\n\r\n" + `{"url": "\/hooks\/T0C4D1ABC\/tok%%2fen-5ecret"}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			head, body, _ := strings.Cut(answer, "\r\n\r\n")
 			body = strings.ReplaceAll(body, "%%", "%")
 			e := listen(t, says(strings.Replace(head, "%d", strconv.Itoa(len(body)), 1)+"\r\n\r\n"+body))
-			_, lastError := await(t, db, create(t, db, open, "http://"+e.Addr().String()+path+query))
-			for _, secret := range []string{"T0C4D1ABC", "5ec", "s3cr", "abcdef"} {
+			_, lastError := await(t, db, create(t, db, open, "http://ann1:p%40ssw0rd@"+e.Addr().String()+path+query))
+			for _, secret := range []string{"T0C4D1ABC", "5ec", "s3cr", "abcdef", "YW5uMT", "ssw0rd", "ann1"} {
 				if strings.Contains(strings.ToLower(lastError), strings.ToLower(secret)) {
 					t.Errorf("%q is stored: %s", secret, lastError)
 				}
@@ -328,6 +329,20 @@ func TestHandler_Secrets(t *testing.T) {
 				t.Errorf("it says %q", lastError)
 			}
 		})
+	}
+}
+
+// TestHandler_NameOnly: a key that stands before the host as a name without a password is one, too.
+func TestHandler_NameOnly(t *testing.T) {
+	t.Parallel()
+	db := testkit.Database(t)
+	db.Run(t, "CREATE TABLE receipts (id uuid, status int, length int, truncated boolean)")
+	begin(t, db, nil)
+	const answer = "no such key: sk_live_5ecret (c2tfbGl2ZV81ZWNyZXQ6)"
+	e := listen(t, says("HTTP/1.1 404 Not Found\r\nContent-Length: "+strconv.Itoa(len(answer))+"\r\n\r\n"+answer))
+	_, lastError := await(t, db, create(t, db, open, "http://sk_live_5ecret@"+e.Addr().String()+"/"))
+	if strings.Contains(lastError, "5ecret") || strings.Contains(lastError, "c2tfb") || !strings.Contains(lastError, "no such key: […]") {
+		t.Errorf("it says %q", lastError)
 	}
 }
 

@@ -263,7 +263,7 @@ var gaps = []gap{
 	{"bulk", faults[3:], "A step is one statement in Postgres; what it sets going goes through the outbox, and so through the relay."},
 	{"quarantine", faults[3:], "A quarantine is one statement in Postgres, on a database in which nothing is published."},
 	{"publish", faults[3:], "An event is published by a row in the outbox, which the next row of this table is about."},
-	{"event", faults[5:], "An event is not mandatory: without a subscription it goes to nobody."},
+	{"event", faults[5:], "Without a subscription an event goes to nobody; where there was one, or should be, it is held back."},
 	{"subscribe", faults[4:], "A subscription publishes nothing; the hints of its intents go through the outbox, and so through the relay."},
 	{"webhook", faults[3:], "A handler has nothing to do with the broker. What becomes of a request that breaks is told in kinds.md, and tested there."},
 	{"mail", faults[3:], "A handler has nothing to do with the broker. What becomes of a mail that breaks is told in kinds.md, and tested there."},
