@@ -1,0 +1,92 @@
+package workers
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/writhq/writ/intent"
+	"github.com/writhq/writ/internal/store"
+)
+
+// gated is a worker, not connected to anything, with the valve of one kind that has so many slots of its own.
+func gated(t *testing.T, slots int) (*Pool, *valve) {
+	t.Helper()
+	mux := NewMux()
+	Handle(mux, intent.Kind[struct{}]{Name: "test.job.gated"}, Handler[struct{}]{
+		Slots: slots, Do: func(context.Context, *Job[struct{}]) error { return nil },
+	})
+	p := &Pool{
+		mux: mux, cfg: Config{Slots: 100, Log: slog.New(slog.DiscardHandler)}, metrics: newMetrics(nil, mux.names()), stirred: make(chan struct{}, 1),
+		slots: newSlots(100), registry: newRegistry(),
+	}
+	p.openValves()
+	v := p.valves["test.job.gated"]
+	v.queue = &intake{valves: []*valve{v}}
+	v.share.set(nil)
+	<-p.stirred // it knows now that there is no limit
+	return p, v
+}
+
+func (p *Pool) wasStirred() bool {
+	select {
+	case <-p.stirred:
+		return true
+	default:
+		return false
+	}
+}
+
+// TestValve_refused: a kind whose slots are free, and whose limit is reached, does not wake the claimer by asking: that would ask
+// again, and so on for as long as there is no token.
+func TestValve_refused(t *testing.T) {
+	t.Parallel()
+	p, v := gated(t, 2)
+	v.share.set([]store.Limit{{Starts: 1, Period: time.Hour, Burst: 1}})
+	<-p.stirred // there is a limit now
+	for range 3 {
+		if n, _ := v.take(5); n != 0 {
+			t.Fatalf("%d went through without a token", n)
+		}
+		if p.wasStirred() {
+			t.Fatal("what was refused stirs the claimer, which asks again at once")
+		}
+	}
+}
+
+// TestShare_cleared: a kind that is never idle is as free as before when its limit is gone, and one that is set while some
+// run counts those.
+func TestShare_cleared(t *testing.T) {
+	t.Parallel()
+	_, v := gated(t, 0)
+	limits := []store.Limit{{Running: 3}}
+	if n, _ := v.take(2); n != 2 {
+		t.Fatalf("%d of 2 went through, where there is no limit", n)
+	}
+	v.share.set(limits)
+	q := v.share.quotas[store.WholeKind]
+	if q.used != 2 || !v.share.limited.Load() {
+		t.Fatalf("%d are counted; want the 2 that run", q.used)
+	}
+	q.held, q.dirty = 3, false
+	if n, _ := v.take(2); n != 1 || q.used != 3 {
+		t.Fatalf("%d went through, %d are used; want the last place of three", n, q.used)
+	}
+	v.ended(1)
+	if q.used != 2 {
+		t.Fatalf("%d are used after one has ended; want 2", q.used)
+	}
+	v.share.set(nil)
+	q.held, q.dirty = 0, false // the database was told
+	v.share.next()
+	v.share.set(nil)
+	if v.share.limited.Load() {
+		t.Error("a limit that is gone holds for as long as something of its kind runs")
+	}
+	v.ended(2)
+	v.share.set(limits)
+	if used := v.share.quotas[store.WholeKind].used; used != 0 {
+		t.Errorf("%d are counted; want none", used)
+	}
+}
