@@ -90,3 +90,23 @@ func TestShare_cleared(t *testing.T) {
 		t.Errorf("%d are counted; want none", used)
 	}
 }
+
+// TestQuota_idleLooks: while all places are taken nobody looks at tokens: they could not be spent.
+func TestQuota_idleLooks(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	q := &quota{limit: store.Limit{Starts: 10, Period: time.Second, Running: 1}, used: 1, held: 1}
+	q.waits(5, now)
+	q.query, q.ask = now.Add(time.Second), now.Add(-time.Second)
+	if at, ok := q.next(now, 0); !ok || at.Before(q.query) {
+		t.Errorf("looks again in %v, %v; want when it asks for a place", at.Sub(now), ok)
+	}
+	q.blocks = []block{{n: 3, first: now.Add(-ms), got: now.Add(-ms), step: 100 * ms, life: 50 * ms}}
+	if at, ok := q.next(now, 0); !ok || at.Before(q.query) {
+		t.Errorf("with tokens looks again in %v, %v; want when it asks for a place", at.Sub(now), ok)
+	}
+	q.held = 2
+	if at, ok := q.next(now, 0); !ok || !at.After(now) {
+		t.Errorf("with a token that is due looks again in %v, %v; want when there is another", at.Sub(now), ok)
+	}
+}
