@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/writhq/writ/intent"
 	"github.com/writhq/writ/internal/store"
 )
@@ -108,5 +110,75 @@ func TestQuota_idleLooks(t *testing.T) {
 	q.held = 2
 	if at, ok := q.next(now, 0); !ok || !at.After(now) {
 		t.Errorf("with a token that is due looks again in %v, %v; want when there is another", at.Sub(now), ok)
+	}
+}
+
+// TestLot_redelivered: a message that comes again takes the place of the one that is here, which may be of a connection that is
+// gone: to ack the new one would leave its hints with this process alone.
+func TestLot_redelivered(t *testing.T) {
+	t.Parallel()
+	l := newLot()
+	before, again := &frame{}, &frame{}
+	one := func(f *frame) parked {
+		return parked{hint{Hint: store.Hint{ID: uuid.UUID{15: 1}}, frame: f}, store.Keyed{Key: "=a"}, time.Now()}
+	}
+	l.add(one(before))
+	if displaced, doubled := l.add(one(again)); !doubled || displaced.frame != before {
+		t.Errorf("displaced %v, %v; want the one that was here", displaced.frame == before, doubled)
+	}
+	if line := l.lines["=a"]; len(line) != 1 || line[0].frame != again || l.n != 1 || l.frames[before] != 0 || l.frames[again] != 1 {
+		t.Errorf("%d wait in %d messages; want one, of the message that came last", l.n, len(l.frames))
+	}
+}
+
+// TestLot_longestStay: nothing stays unacked for as long as the broker would end the channel for.
+func TestLot_longestStay(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	l := newLot()
+	for n, came := range []time.Time{now.Add(-longestStay - time.Second), now.Add(-longestStay / 2)} {
+		l.add(parked{hint{Hint: store.Hint{ID: uuid.UUID{15: byte(n)}}, frame: &frame{came: came}}, store.Keyed{Key: "=a"}, now})
+	}
+	if out := l.surplus(10, now.Add(-patience), now.Add(-longestStay)); len(out["=a"]) != 1 || out["=a"][0].ID != (uuid.UUID{}) {
+		t.Errorf("%d leave; want the one whose message came so long ago", len(out["=a"]))
+	}
+}
+
+// TestReleaseKeyed_shut: while the valve is shut for another reason the database is not asked for keys, nor for tokens that could not
+// be spent.
+func TestReleaseKeyed_shut(t *testing.T) {
+	t.Parallel()
+	p, v := gated(t, 0)
+	v.share.set([]store.Limit{{Key: "args.n", Starts: 1, Period: time.Second, Burst: 1}})
+	v.paused.Store(true)
+	v.waiting = []hint{{frame: &frame{}}}
+	c := &claimer{Pool: p, held: []*valve{v}} // without a database
+	if batch := c.release(t.Context(), nil, 10); len(batch) != 0 || len(v.waiting) != 1 {
+		t.Errorf("%d go on, %d wait; want one to wait", len(batch), len(v.waiting))
+	}
+}
+
+// TestWithdraw: what could not be claimed waits again, in the order in which it was to begin, and as of now.
+func TestWithdraw(t *testing.T) {
+	t.Parallel()
+	p, v := gated(t, 0)
+	v.share.set([]store.Limit{{Running: 1}})
+	v.began = time.Now().Add(-2 * longestStay) // the last time that something waited
+	c := &claimer{Pool: p}
+	var batch []hint
+	for n := range byte(3) {
+		batch = append(batch, hint{Hint: store.Hint{ID: uuid.UUID{15: n}, Kind: "test.job.gated"}, frame: &frame{}})
+	}
+	p.slots.take(3)
+	if left := c.withdraw(batch); len(left) != 0 || len(c.held) != 1 || p.slots.running() != 0 {
+		t.Fatalf("%d are left, %d valves hold hints, %d slots are taken; want none, 1, none", len(left), len(c.held), p.slots.running())
+	}
+	for n, h := range v.waiting {
+		if h.ID != (uuid.UUID{15: byte(n)}) {
+			t.Errorf("hint %d is at place %d", h.ID[15], n)
+		}
+	}
+	if time.Since(v.began) > longestStay {
+		t.Error("what has just come to wait counts as waiting since the last time that something did")
 	}
 }
