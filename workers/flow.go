@@ -39,7 +39,7 @@ func (c *claimer) detain(v *valve, h hint) {
 	if h.frame == nil {
 		return
 	}
-	if v.empty() {
+	if v.empty() && !slices.Contains(c.held, v) {
 		c.held = append(c.held, v)
 		v.began = time.Now()
 	}

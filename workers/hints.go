@@ -28,6 +28,7 @@ func (h hint) known() bool { return h.Op == "run" || h.Op == "recover" || h.Op =
 type frame struct {
 	delivery rabbit.Delivery
 	left     counter
+	came     time.Time
 }
 
 // unpack reads a frame. One that cannot be read, or is from another installation, is acked and counted: the rows bring
@@ -45,7 +46,7 @@ func (c *claimer) unpack(d rabbit.Delivery) {
 		_ = d.Ack()
 		return
 	}
-	f := &frame{delivery: d}
+	f := &frame{delivery: d, came: time.Now()}
 	f.left.set(len(hints))
 	for _, h := range hints {
 		h := hint{Hint: store.Hint{ID: h.ID, Epoch: h.Epoch, Kind: h.Kind, Op: h.Op}, frame: f}

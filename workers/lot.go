@@ -49,17 +49,20 @@ func (p parked) before(q parked) int {
 
 func newLot() *lot { return &lot{lines: map[string][]parked{}, frames: map[*frame]int{}} }
 
-// add finds a hint its place; false: it is there already.
-func (l *lot) add(p parked) bool {
+// add finds a hint its place. Where it is already there the one that came last stays, and the other is returned: its message may be
+// of a connection that is gone, and then the new one is the only hint outside of this process.
+func (l *lot) add(p parked) (before parked, doubled bool) {
 	line := l.lines[p.Key]
 	i, found := slices.BinarySearchFunc(line, p, parked.before)
+	l.frames[p.frame]++
 	if found {
-		return false
+		before, line[i] = line[i], p
+		l.leave(before.frame)
+		return before, true
 	}
 	l.lines[p.Key] = slices.Insert(line, i, p)
 	l.n++
-	l.frames[p.frame]++
-	return true
+	return parked{}, false
 }
 
 func (l *lot) remove(p parked) {
@@ -73,17 +76,22 @@ func (l *lot) remove(p parked) {
 // gone notes that a hint has left its line.
 func (l *lot) gone(p parked) {
 	l.n--
-	if l.frames[p.frame]--; l.frames[p.frame] == 0 {
-		delete(l.frames, p.frame)
-	}
+	l.leave(p.frame)
 	if len(l.lines[p.Key]) == 0 {
 		delete(l.lines, p.Key)
 	}
 }
 
-// surplus takes out what is to wait elsewhere: what is younger than all in its key's line, what of a key is more than room, and,
-// where too many messages are held up, what came before stale.
-func (l *lot) surplus(room int, stale time.Time) map[string][]parked {
+// leave notes that a hint of a message does not wait any more.
+func (l *lot) leave(f *frame) {
+	if l.frames[f]--; l.frames[f] == 0 {
+		delete(l.frames, f)
+	}
+}
+
+// surplus takes out what is to wait elsewhere: what is younger than all in its key's line, what of a key is more than room, what
+// came with a message before old, and, where too many messages are held up, what has waited since before stale.
+func (l *lot) surplus(room int, stale, old time.Time) map[string][]parked {
 	out := map[string][]parked{}
 	crowded := len(l.frames) > maxPrefetch/2
 	for key, line := range l.lines {
@@ -91,7 +99,7 @@ func (l *lot) surplus(room int, stale time.Time) map[string][]parked {
 		young := false
 		for _, p := range line {
 			young = young || p.New
-			if young || len(stay) == room || crowded && p.since.Before(stale) {
+			if young || len(stay) == room || p.frame.came.Before(old) || crowded && p.since.Before(stale) {
 				out[key] = append(out[key], p)
 			} else {
 				stay = append(stay, p)
@@ -127,7 +135,7 @@ func (l *lot) all() (out []hint) {
 
 // releaseKeyed is release for a valve whose kind has a limit per key: keys that may not go on do not hold up the others.
 func (c *claimer) releaseKeyed(ctx context.Context, batch []hint, v *valve, most int) []hint {
-	if !c.file(ctx, v) {
+	if v.state() != open || !c.file(ctx, v) { // what is shut is asked nothing for: what it got could not be used
 		return batch
 	}
 	c.makeRoom(ctx, v)
@@ -171,8 +179,8 @@ func (c *claimer) file(ctx context.Context, v *valve) bool {
 	}
 	now := time.Now()
 	for _, h := range v.waiting {
-		if !v.lot.add(parked{h, keys[h.ID], now}) { // a missing row has no key; the claim finds it missing
-			c.settle(h, "held")
+		if before, doubled := v.lot.add(parked{h, keys[h.ID], now}); doubled { // a missing row has no key; the claim finds it missing
+			c.settle(before.hint, "held")
 		}
 	}
 	v.waiting = nil
@@ -193,8 +201,8 @@ func (c *claimer) makeRoom(ctx context.Context, v *valve) {
 		return
 	}
 	step := v.pace(*each)
-	room := max(1, int(roomFor/step), 2*each.Running)
-	for key, line := range v.lot.surplus(room, time.Now().Add(-patience)) {
+	room, now := max(1, int(roomFor/step), 2*each.Running), time.Now()
+	for key, line := range v.lot.surplus(room, now.Add(-patience), now.Add(-longestStay)) {
 		c.lineUp(ctx, v, key, line, len(v.lot.lines[key]), step)
 	}
 }
@@ -282,21 +290,24 @@ func (c *claimer) relieveLimited(ctx context.Context, v *valve, now time.Time) {
 // withdraw takes hints of limited kinds out of a batch of which nothing was claimed yet: by the time the database answers, their
 // tokens will be too old.
 func (c *claimer) withdraw(batch []hint) []hint {
-	return slices.DeleteFunc(batch, func(h hint) bool {
+	back := map[*valve][]hint{}
+	batch = slices.DeleteFunc(batch, func(h hint) bool {
 		v := c.valves[h.Kind]
 		if !v.share.limited.Load() {
 			return false
 		}
 		h = c.whole(h)
 		c.forget([]hint{h})
-		if h.frame != nil {
-			waiting := v.waiting
-			v.waiting = nil
-			if v.lot.n == 0 && len(waiting) == 0 {
-				c.held = append(c.held, v)
-			}
-			v.waiting = append([]hint{h}, waiting...)
-		}
+		back[v] = append(back[v], h)
 		return true
 	})
+	for v, first := range back {
+		waited := v.waiting
+		v.waiting = nil
+		for _, h := range first {
+			c.detain(v, h)
+		}
+		v.waiting = append(v.waiting, waited...)
+	}
+	return batch
 }

@@ -288,11 +288,17 @@ func (q *quota) next(now time.Time, lapse int64) (at time.Time, ok bool) {
 	if q.limit.Running > 0 && q.demands(now) > q.spare(now, lapse) {
 		see(q.query)
 	}
-	if q.limit.Starts > 0 {
+	wants := q.demands(now)
+	if q.limit.Running > 0 {
+		wants = min(wants, q.spare(now, lapse)) // no token is of use without a place
+	}
+	if q.limit.Starts > 0 && wants > 0 {
 		for _, b := range q.blocks {
-			see(b.first)
+			if b.first.After(now) { // what is due the claimer knows of
+				see(b.first)
+			}
 		}
-		if q.demands(now) > q.stock() {
+		if wants > q.stock() {
 			see(q.ask)
 		}
 	}

@@ -182,11 +182,11 @@ func TestLot(t *testing.T) {
 	}
 	f := &frame{}
 	for _, n := range []int{3, 1, 2, 5, 4} {
-		if !l.add(one("=a", n, f, now, n == 5)) {
+		if _, doubled := l.add(one("=a", n, f, now, n == 5)); doubled {
 			t.Errorf("%d was there already", n)
 		}
 	}
-	if l.add(one("=a", 2, &frame{}, now, false)) {
+	if _, doubled := l.add(one("=a", 2, f, now, false)); !doubled {
 		t.Error("a doubled hint was taken for another")
 	}
 	ids := func(line []parked) (out []int) {
@@ -198,17 +198,17 @@ func TestLot(t *testing.T) {
 	if got := ids(l.lines["=a"]); !slices.Equal(got, []int{1, 2, 3, 4, 5}) {
 		t.Errorf("the line is %v", got)
 	}
-	if out := l.surplus(100, now); !slices.Equal(ids(out["=a"]), []int{5}) {
+	if out := l.surplus(100, now, time.Time{}); !slices.Equal(ids(out["=a"]), []int{5}) {
 		t.Errorf("%v leave; want the one that is younger than the line", out)
 	}
-	if out := l.surplus(3, now); !slices.Equal(ids(out["=a"]), []int{4}) {
+	if out := l.surplus(3, now, time.Time{}); !slices.Equal(ids(out["=a"]), []int{4}) {
 		t.Errorf("%v leave; want the youngest", out)
 	}
 	l.remove(one("=a", 1, f, now, false))
 	for n := range maxPrefetch {
 		l.add(one("=b", n, &frame{}, now.Add(-time.Duration(n%2)*time.Minute), false))
 	}
-	out := l.surplus(1000, now.Add(-time.Second))
+	out := l.surplus(1000, now.Add(-time.Second), time.Time{})
 	if len(out["=b"]) != maxPrefetch/2 || len(out["=a"]) != 0 || l.n != 2+maxPrefetch/2 || len(l.frames) != 1+maxPrefetch/2 {
 		t.Errorf("%d and %d leave, %d stay of %d messages; want those that came a minute ago", len(out["=b"]), len(out["=a"]), l.n, len(l.frames))
 	}

@@ -3,6 +3,7 @@ package workers
 import (
 	"context"
 	"log/slog"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -32,10 +33,10 @@ type share struct {
 
 	each    atomic.Pointer[store.Limit] // that each key has; nil: none
 	limited atomic.Bool                 // there is a limit, or it is not known yet whether there is one
+	known   atomic.Bool                 // the limits were read; until then nothing goes through
+	busy    atomic.Int64                // hints that went through and are not over
 
 	mu     sync.Mutex
-	known  bool              // the limits were read; until then nothing goes through
-	busy   int               // hints that went through and are not over
 	quotas map[string]*quota // by key; those of a limit per key are there while they are of use
 	keys   map[claim]string  // of what went through under a limit per key
 	wake   chan struct{}
@@ -56,16 +57,30 @@ func newShare(p *Pool, kind string, runs *typical) *share {
 
 // take is how many of n hints the kind as a whole lets through now.
 func (s *share) take(n int) int {
+	if !s.limited.Load() {
+		s.busy.Add(int64(n)) // a limit that is set at this moment counts them
+		return n
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.known {
+	if !s.known.Load() {
 		return 0
 	}
-	if q := s.quotas[store.WholeKind]; q != nil {
+	if q := s.whole(); q != nil {
 		n = s.takeOf(q, n)
 	}
-	s.busy += n
+	s.busy.Add(int64(n))
 	return n
+}
+
+// whole is the quota of the kind as a whole, or nil. Its places are all that are busy, also those that were taken when there
+// was no limit. The caller holds the lock.
+func (s *share) whole() *quota {
+	q := s.quotas[store.WholeKind]
+	if q != nil {
+		q.used = int(s.busy.Load())
+	}
+	return q
 }
 
 // takeOf takes from one quota, and notes what it could not give. The caller holds the lock.
@@ -145,6 +160,9 @@ func (s *share) giveBackKey(at claim) { s.overKey(at, (*quota).unspend) }
 func (s *share) endedKey(at claim) { s.overKey(at, nil) }
 
 func (s *share) overKey(at claim, tokens func(*quota, int, time.Time)) {
+	if !s.limited.Load() { // it is for as long as a key is used
+		return
+	}
 	s.mu.Lock()
 	key, ok := s.keys[at]
 	delete(s.keys, at)
@@ -155,23 +173,40 @@ func (s *share) overKey(at claim, tokens func(*quota, int, time.Time)) {
 }
 
 func (s *share) over(key string, n int, tokens func(*quota, int, time.Time)) {
+	if key == store.WholeKind {
+		s.leave(n)
+		if !s.limited.Load() {
+			return
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if key == store.WholeKind {
-		s.busy = max(0, s.busy-n) // a hint written by hand may have come through another kind's valve
-	}
 	q := s.quotas[key]
 	if q == nil {
 		return
 	}
 	now := time.Now()
-	q.used = max(0, q.used-n)
+	if key == store.WholeKind {
+		s.whole()
+	} else {
+		q.used = max(0, q.used-n)
+	}
 	if tokens != nil {
 		tokens(q, n, now)
 	}
 	s.rouse()
 	if q.demands(now) > 0 {
 		s.stir()
+	}
+}
+
+// leave counts hints that are over.
+func (s *share) leave(n int) {
+	for {
+		busy := s.busy.Load() // a hint written by hand may have come through another kind's valve
+		if s.busy.CompareAndSwap(busy, max(0, busy-int64(n))) {
+			return
+		}
 	}
 }
 
@@ -183,13 +218,12 @@ func (s *share) rouse() {
 	}
 }
 
-func (s *share) state() closure {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.known {
-		return brief
+// room is any: tokens and places are asked for by taking.
+func (s *share) room() int {
+	if !s.known.Load() {
+		return 0
 	}
-	return open
+	return math.MaxInt
 }
 
 // wholeLimit is that of the kind as a whole.
@@ -240,15 +274,15 @@ func (s *share) set(limits []store.Limit) {
 			each = &l
 		}
 	}
-	changed := !s.known
-	s.known = true
+	changed := !s.known.Swap(true)
 	if old := s.each.Load(); (old == nil) != (each == nil) || old != nil && *old != *each {
 		changed = true
 		s.each.Store(each)
 	}
 	if q := s.quotas[store.WholeKind]; q == nil && whole != nil {
-		s.quotas[store.WholeKind] = &quota{key: store.WholeKind, used: s.busy, lapse: s.pulse.lapses.Load()}
+		s.quotas[store.WholeKind] = &quota{key: store.WholeKind, lapse: s.pulse.lapses.Load()}
 	}
+	s.whole()
 	for key, q := range s.quotas {
 		now := each
 		if key == store.WholeKind {
@@ -338,8 +372,10 @@ func (s *share) next() time.Duration {
 	var soon time.Time
 	opened := false
 	held := 0
+	s.whole()
 	for key, q := range s.quotas {
-		if q.idle(now) && (key != store.WholeKind || q.limit == store.Limit{}) {
+		gone := q.limit == store.Limit{}
+		if key != store.WholeKind && q.idle(now) || key == store.WholeKind && gone && q.held == 0 && !q.dirty {
 			delete(s.quotas, key)
 			continue
 		}
@@ -366,6 +402,7 @@ func (s *share) lookAtTokens(ctx context.Context) error {
 	s.mu.Lock()
 	now := time.Now()
 	lapse := s.pulse.lapses.Load()
+	s.whole()
 	var keys []string
 	for key, q := range s.quotas {
 		if q.tokens(now, lapse) > 0 {
@@ -406,14 +443,15 @@ func (s *share) lookAtPlaces(ctx context.Context) error {
 	now := time.Now()
 	lapse := s.pulse.lapses.Load()
 	var uses []store.Use
+	s.whole()
 	for key, q := range s.quotas {
 		if q.asks(now, lapse) {
-			wants := q.demands(now)
-			if q.limit.Running == 0 {
-				wants = 0
+			use := store.Use{Key: key, Used: q.used, Wants: q.demands(now)}
+			if q.limit.Running == 0 { // there are no places any more
+				use.Used, use.Wants = 0, 0
 			}
-			uses = append(uses, store.Use{Key: key, Used: q.used, Wants: wants})
-			q.held, q.dirty = q.used, true
+			uses = append(uses, use)
+			q.held, q.dirty = use.Used, true
 		}
 	}
 	turn := sayings.Add(1)

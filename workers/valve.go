@@ -1,7 +1,6 @@
 package workers
 
 import (
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -44,19 +43,19 @@ type valve struct {
 // gate is one reason for which the hints of one kind may have to wait. All methods are safe for concurrent use and do not
 // block.
 type gate interface {
-	// take asks for places for n hints, n > 0, and returns how many of them may go on now.
+	// room is how many hints it would let through as far as it knows; 0: it is shut, and will open any moment.
+	room() int
+	// take asks for places for n hints, no more than there was room for, and returns how many of them may go on now.
 	take(n int) int
 	// giveBack returns places of hints of which nothing came: no handler was started.
 	giveBack(n int)
 	// ended notes that handlers that went through have returned.
 	ended(n int)
-	// state tells if it would let anything through.
-	state() closure
 	// most is how many messages in hand are of use to it; 0: any number.
 	most() int
 }
 
-// closure is in how far a valve or gate is shut.
+// closure is in how far a valve is shut.
 type closure int
 
 const (
@@ -69,17 +68,29 @@ func (v *valve) state() closure {
 	if v.paused.Load() {
 		return lasting
 	}
-	worst := v.breaker.closure()
-	for _, g := range v.gates {
-		worst = max(worst, g.state())
+	if v.room(1) == 0 {
+		return max(brief, v.breaker.closure())
 	}
-	return worst
+	return v.breaker.closure()
+}
+
+// room is how many hints the gates would let through, at most n.
+func (v *valve) room(n int) int {
+	for _, g := range v.gates {
+		n = min(n, g.room())
+	}
+	return n
 }
 
 // take asks for n hints to be let through, and returns how many may go, and how the breaker let them; the others' places are
 // given back.
 func (v *valve) take(n int) (int, pass) {
-	if v.state() != open { // before one gate takes what another refuses, which would have it stir for nothing, again and again
+	if v.paused.Load() || v.breaker.closure() != open {
+		return 0, 0
+	}
+	// No gate takes what another refuses: to give that back would stir the claimer, which would ask again, and so on. So the
+	// share goes first, which alone may refuse what it had room for.
+	if n = v.room(n); n == 0 {
 		return 0, 0
 	}
 	for i, g := range v.gates {
@@ -135,7 +146,8 @@ func (p *Pool) openValves() {
 	p.valves = make(map[string]*valve, len(p.mux.kinds))
 	reserves := p.reserves()
 	for name, kind := range p.mux.kinds {
-		v := &valve{kind: kind, gates: slices.Clone(reserves[kind.Priority]), share: newShare(p, name, &kind.run), lot: newLot()}
+		v := &valve{kind: kind, share: newShare(p, name, &kind.run), lot: newLot()}
+		v.gates = append([]gate{v.share}, reserves[kind.Priority]...)
 		if kind.slots > 0 {
 			v.gates = append(v.gates, &places{total: kind.slots, stir: p.stir})
 		}
@@ -143,7 +155,6 @@ func (p *Pool) openValves() {
 			v.breaker = &breaker{Breaker: kind.breaker, kind: name, stir: p.stir, soon: p.beatSoon, metrics: p.metrics, state: store.Breaker{State: store.BreakerClosed}}
 			p.metrics.breaker(name, store.BreakerClosed)
 		}
-		v.gates = append(v.gates, v.share)
 		p.valves[name] = v
 	}
 }
@@ -185,13 +196,10 @@ func (g *places) ended(n int) {
 	}
 }
 
-func (g *places) state() closure {
+func (g *places) room() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.busy < g.total {
-		return open
-	}
-	return brief
+	return g.total - g.busy
 }
 
 func (g *places) most() int { return g.total }
