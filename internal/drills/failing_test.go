@@ -58,7 +58,7 @@ func playBoth(ctx context.Context, log *slog.Logger) error {
 
 // TestFailingKind: 10,000 intents of a kind that fails at each attempt come to two worker processes, until its breaker opens, and then wait with
 // the broker, but for one that is tried now and then. Another kind of the same processes starts as soon as without them. In turns, each in a
-// database of its own; what counts is the ratio. It is a measurement: it means something on a quiet machine only.
+// database of its own, for a minute; what counts is the ratio. It is a measurement: it means something on a quiet machine only.
 func TestFailingKind(t *testing.T) {
 	const rounds, most = 3, 1.20
 	took := map[int][]time.Duration{}
@@ -119,14 +119,14 @@ func besideFailing(t *testing.T, n int) time.Duration {
 			return open == 0, fmt.Sprint(open)
 		})
 	}
-	load(200) // connections, plans
+	load(1000) // connections, plans, and what the flood left to be written
 	began := testkit.Value[time.Time](t, f.db, "SELECT clock_timestamp()")
 	attempts := "SELECT coalesce(sum(epoch), 0)::int FROM writ.intents WHERE kind = $1"
 	before := testkit.Value[int](t, f.db, attempts, failing.Name)
-	load(2000)
+	load(6000)
 	failed := testkit.Value[int](t, f.db, attempts, failing.Name) - before
 	p99 := time.Duration(testkit.Value[float64](t, f.db, `SELECT 1e9 * percentile_disc(0.99) WITHIN GROUP (ORDER BY extract(epoch FROM started_at - requested_at))
 		FROM writ.intents WHERE kind = $1 AND requested_at > $2`, steady.Name, began))
-	t.Logf("p99 %v of 2,000 beside %d that fail, which made %d attempts meanwhile", p99, n, failed)
+	t.Logf("p99 %v of 6,000 beside %d that fail, which made %d attempts meanwhile", p99, n, failed)
 	return p99
 }
