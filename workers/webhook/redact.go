@@ -3,6 +3,8 @@ package webhook
 import (
 	"cmp"
 	"encoding/base64"
+	"encoding/json"
+	"html"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -53,8 +55,13 @@ func newRedactor(r *http.Request, own http.Header) *redactor {
 			continue
 		}
 		for _, value := range values {
-			_, credentials, _ := strings.Cut(value, " ") // Bearer …
-			add(fewestSegment, value, credentials)
+			scheme, credentials, _ := strings.Cut(value, " ") // Bearer …
+			add(fewestValue, value, credentials)
+			if plain, err := base64.StdEncoding.DecodeString(credentials); err == nil && strings.EqualFold(scheme, "Basic") {
+				user, password, _ := strings.Cut(string(plain), ":")
+				add(fewestValue, user, password)
+			}
+			add(fewestSegment, strings.FieldsFunc(value, func(r rune) bool { return strings.ContainsRune(`;,=" `, r) })...) // Cookie: …
 		}
 	}
 	slices.SortFunc(d.parts, func(a, b string) int { return cmp.Compare(len(b), len(a)) })
@@ -66,9 +73,11 @@ func (d *redactor) text(s string, cutOff bool) string {
 	if d == nil || len(d.parts) == 0 {
 		return s
 	}
-	quoted := make([]string, len(d.parts))
-	for i, p := range d.parts {
-		quoted[i] = regexp.QuoteMeta(p)
+	var quoted []string
+	for _, p := range d.parts {
+		for _, spelled := range spellings(p) {
+			quoted = append(quoted, regexp.QuoteMeta(spelled))
+		}
 	}
 	s = regexp.MustCompile("(?i)"+strings.Join(quoted, "|")).ReplaceAllLiteralString(s, hidden)
 	if cutOff {
@@ -81,6 +90,18 @@ func (d *redactor) text(s string, cutOff bool) string {
 		}
 	}
 	return s
+}
+
+// spellings are a part as it is, and as answers in JSON, HTML or a URL write it.
+func spellings(part string) []string {
+	all := []string{part, html.EscapeString(part), url.QueryEscape(part), url.PathEscape(part)}
+	if escaped, err := json.Marshal(part); err == nil {
+		inner := string(escaped[1 : len(escaped)-1])
+		all = append(all, inner, strings.ReplaceAll(inner, "/", `\/`))
+	}
+	all = append(all, strings.ReplaceAll(part, "/", `\/`))
+	slices.SortFunc(all, func(a, b string) int { return cmp.Compare(len(b), len(a)) })
+	return slices.Compact(all)
 }
 
 // redactedError is an error with another text.
