@@ -280,7 +280,7 @@ func (p *Pool) reportBreakers(ctx context.Context, conn *pgx.Conn) error {
 		if v.breaker == nil {
 			continue
 		}
-		room := p.slots.free()
+		room := v.room(p.slots.free()) // a handler that hangs may have the kind's own slots
 		if v.paused.Load() || p.draining.Load() {
 			room = 0
 		}

@@ -365,3 +365,27 @@ func setupPool(t *testing.T) *pgxpool.Pool {
 	t.Cleanup(pool.Close)
 	return pool
 }
+
+// TestBreaker_fullTrier: a process whose slots of the kind are all taken by handlers that hang does not keep the others from trying.
+func TestBreaker_fullTrier(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	kind := banking()
+	kind.Timeout = time.Minute
+	release := make(chan struct{})
+	t.Cleanup(func() { close(release) })
+	process := func(do func()) {
+		mux := workers.NewMux()
+		workers.Handle(mux, kind, workers.Handler[args]{Slots: 1, Breaker: circuit, Do: func(context.Context, *workers.Job[args]) error { do(); return nil }})
+		b.process(mux, workers.Config{Slots: 10})
+	}
+	process(func() { <-release })
+	b.many(kind, 5)
+	b.until("its slot is taken", 20*time.Second, "count(*) = 1 FROM writ.intents WHERE state = 'sending'")
+	b.db.Run(t, "SELECT writ.open_breaker($1, 'ann', 'the bank is down (INC-1)', '100 ms')", kind.Name)
+	b.until("its time is up", 20*time.Second, "until < now() OR state = 'half-open' FROM writ.breakers")
+	b.beats()
+	b.beats()
+	process(func() {})
+	b.until("the other process has tried, and done the rest", 20*time.Second, "count(*) = 4 FROM writ.intents WHERE state = 'sent'")
+}

@@ -30,6 +30,7 @@ type claimer struct {
 	held    []*valve           // hints wait at these, and only these
 	tended  time.Time          // when the valves were last looked after
 
+	more   bool // hints may wait at valves for nothing but a slot
 	ranked bool // there are kinds of more than one priority
 	turn   int  // whose it is, of turns
 }
@@ -100,7 +101,7 @@ func (c *claimer) awaitSlot(ctx context.Context, full *time.Timer) bool {
 // gather blocks until there is a hint, or hints that wait at a valve are to be looked at, then takes what else is there, up to
 // what can be run; false: ctx or the deliveries ended.
 func (c *claimer) gather(ctx context.Context, free int) bool {
-	for woken := false; len(c.waiting) == 0 && !woken; {
+	for woken := c.more; len(c.waiting) == 0 && !woken; {
 		var look <-chan time.Time
 		if len(c.held) > 0 {
 			look = time.After(glance)
@@ -170,6 +171,7 @@ func (c *claimer) admit(ctx context.Context, free int) []hint {
 		batch = c.release(ctx, batch, free)
 	}
 	c.leave(ctx, newer)
+	c.more = len(batch) == free && len(c.held) > 0
 	if c.tended.IsZero() || len(c.held) > 0 && time.Since(c.tended) >= glance {
 		c.tend(ctx)
 	}

@@ -109,9 +109,22 @@ func (c *claimer) tend(ctx context.Context) {
 		}
 	}
 	for _, v := range slices.Clone(c.held) {
+		v.dropStale()
 		c.relieve(ctx, v, now)
 	}
 	c.held = slices.DeleteFunc(c.held, (*valve).empty)
+}
+
+// dropStale forgets hints of a connection to the broker that is gone: all of them come again.
+func (v *valve) dropStale() {
+	stale := func(h hint) bool { return h.frame.delivery.Stale() }
+	for f := range v.lot.frames {
+		if f.delivery.Stale() {
+			v.unfile()
+			break
+		}
+	}
+	v.waiting = slices.DeleteFunc(v.waiting, stale)
 }
 
 // empty reports whether no hint waits.

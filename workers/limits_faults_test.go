@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/writhq/writ/intent"
 	"github.com/writhq/writ/internal/testkit"
 	"github.com/writhq/writ/workers"
@@ -81,5 +83,44 @@ func TestLimit_lostAnswers(t *testing.T) {
 	testkit.Until(t, 10*time.Second, "no place is left taken", func() (bool, string) {
 		n := testkit.Value[int](t, b.db, "SELECT coalesce(sum(held), 0) FROM writ.places")
 		return n == 0, fmt.Sprint(n)
+	})
+}
+
+// TestLimit_brokerCut: what waits for a limit when the broker's connection is lost comes again, and is not there twice.
+func TestLimit_brokerCut(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	kind := job
+	kind.Name, kind.Limits = "test.limit.cut", []intent.Limit{{Starts: 24, Per: 24 * time.Hour}}
+	mux := workers.NewMux()
+	workers.Handle(mux, kind, workers.Handler[args]{Do: func(context.Context, *workers.Job[args]) error { return nil }})
+	broker, url := testkit.ProxyTo(t, testkit.AMQPURL(t))
+	registry := prometheus.NewRegistry()
+	w, err := workers.New(b.db.Pool, url, mux, workers.Config{Slots: 10, Metrics: registry, Log: testkit.Log(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.run(w.Run)
+	ready(t, w)
+	b.fill(kind, 4)
+	b.sent(kind, 1, 20*time.Second)
+	ch := channel(t)
+	inHand := func() {
+		t.Helper()
+		testkit.Until(t, 20*time.Second, "two are here, and one is left to the broker", func() (bool, string) {
+			messages, consumers := b.ready(ch, kind)
+			return messages == 1 && consumers == 1, fmt.Sprint(messages, consumers)
+		})
+	}
+	inHand()
+	for range 3 {
+		broker.CutAll()
+		testkit.Until(t, 20*time.Second, "the connection is gone", func() (bool, string) { return w.Ready() != nil, "it is there" })
+		ready(t, w)
+		inHand()
+	}
+	testkit.Until(t, 5*time.Second, "two wait", func() (bool, string) {
+		n := gauge(t, registry, "writ_limit_waiting")
+		return n == 2, fmt.Sprint(n)
 	})
 }

@@ -182,3 +182,29 @@ func TestWithdraw(t *testing.T) {
 		t.Error("what has just come to wait counts as waiting since the last time that something did")
 	}
 }
+
+// TestGather_more: hints that wait at a valve for nothing but a slot are looked at as soon as there is one.
+func TestGather_more(t *testing.T) {
+	t.Parallel()
+	p, v := gated(t, 0)
+	v.share.set([]store.Limit{{Running: 3}})
+	v.share.quotas[store.WholeKind].held = 3
+	c := &claimer{Pool: p, spent: newSpent(), held: []*valve{v}, tended: time.Now()}
+	for n := range byte(3) {
+		v.waiting = append(v.waiting, hint{Hint: store.Hint{ID: uuid.UUID{15: n}, Kind: "test.job.gated", Op: "run"}, frame: &frame{}})
+	}
+	if batch := c.admit(t.Context(), 1); len(batch) != 1 {
+		t.Fatalf("%d go on; want as many as there are slots, 1", len(batch))
+	}
+	for p.wasStirred() {
+	}
+	ended, end := context.WithCancel(t.Context())
+	end() // so that it ends if it waits
+	if !c.gather(ended, 1) {
+		t.Error("waits for something else, though hints wait for a slot, and there is one")
+	}
+	c.held, v.waiting, c.more = nil, nil, false
+	if c.gather(ended, 1) {
+		t.Error("does not wait, though no hint does")
+	}
+}
