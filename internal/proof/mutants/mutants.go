@@ -83,7 +83,7 @@ var Mutants = []Mutant{
 	{
 		Name: "ack before claim",
 		Edits: []Edit{
-			{File: "workers/hints.go", Old: "	f := &frame{delivery: d}", New: "	_ = d.Ack()\n	f := &frame{delivery: d}"},
+			{File: "workers/hints.go", Old: "	f := &frame{delivery: d, came: time.Now()}", New: "	_ = d.Ack()\n	f := &frame{delivery: d, came: time.Now()}"},
 			{File: "workers/hints.go", Old: "		_ = h.frame.delivery.Ack()", New: ""},
 		},
 		Catch: Catch{here, "TestUnclaimedHint"},
