@@ -140,7 +140,9 @@ $$;
 -- one home of what a verdict does; the verbs only check and then update the state.
 -- Who and why come from the settings writ.actor, writ.why, writ.evidence and writ.override of the transaction, if set.
 CREATE OR REPLACE FUNCTION writ.by_hand(old writ.intents, new writ.intents) RETURNS writ.intents
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+-- One statement may decide ten thousand: the log is read along its index, however small it was when that was planned.
+SET enable_seqscan = off AS $$
 DECLARE
     verb text := CASE
         WHEN OLD.state IN ('pending', 'error') AND NEW.state = 'cancelled' THEN 'cancel'
@@ -222,19 +224,23 @@ $$;
 
 -- Who says that it was done, though the row does not; null: nobody. Its handler did whose hook failed, or a late report since the last
 -- verdict. Such a word moves neither state nor epoch, so who decides may not have seen it. What is idempotent may be done again.
+-- In PL/pgSQL, which keeps its plans: one statement by hand may decide ten thousand.
 CREATE OR REPLACE FUNCTION writ.said_done(i writ.intents) RETURNS text
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT CASE
-        WHEN i.state NOT IN ('sending', 'error') OR EXISTS (SELECT FROM writ.kinds k WHERE k.name = i.kind AND k.class = 'idempotent')
-            AND NOT EXISTS (SELECT FROM writ.workers w WHERE w.id = i.worker_id AND w.classes[array_position(w.kinds, i.kind)] <> 'idempotent') THEN NULL
-        WHEN i.state = 'sending' AND i.flag_reason = 'hook-failed' OR i.state = 'error' AND i.event = 'give-up' AND (SELECT l.evidence ->> 'flag' FROM writ.log l
-                WHERE l.intent_id = i.id AND l.event = 'give-up' ORDER BY l.id DESC LIMIT 1) = 'hook-failed' THEN
-            CASE WHEN coalesce((SELECT l.evidence ->> 'error' FROM writ.log l WHERE l.intent_id = i.id AND l.event = 'flagged' AND l.actor = 'worker'
-                AND l.why = 'hook-failed' ORDER BY l.id DESC LIMIT 1), '') NOT LIKE 'the handler says failed:%' THEN 'its handler said that it was done' END
-        WHEN EXISTS (SELECT FROM writ.log l WHERE l.intent_id = i.id AND l.event = 'late-report' AND l.why = 'succeeded'
-                AND l.id > coalesce((SELECT max(v.id) FROM writ.log v WHERE v.intent_id = i.id AND v.event IN ('happened', 'retry', 'give-up')), 0))
-            THEN 'a late report says that it was done' END
-$$;
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
+BEGIN
+    IF i.state NOT IN ('sending', 'error') OR EXISTS (SELECT FROM writ.kinds k WHERE k.name = i.kind AND k.class = 'idempotent')
+        AND NOT EXISTS (SELECT FROM writ.workers w WHERE w.id = i.worker_id AND w.classes[array_position(w.kinds, i.kind)] <> 'idempotent') THEN
+        RETURN NULL;
+    END IF;
+    IF i.state = 'sending' AND i.flag_reason = 'hook-failed' OR i.state = 'error' AND i.event = 'give-up' AND (SELECT l.evidence ->> 'flag' FROM writ.log l
+            WHERE l.intent_id = i.id AND l.event = 'give-up' ORDER BY l.intent_id DESC, l.id DESC LIMIT 1) = 'hook-failed' THEN
+        RETURN CASE WHEN coalesce((SELECT l.evidence ->> 'error' FROM writ.log l WHERE l.intent_id = i.id AND l.event = 'flagged' AND l.actor = 'worker'
+            AND l.why = 'hook-failed' ORDER BY l.intent_id DESC, l.id DESC LIMIT 1), '') NOT LIKE 'the handler says failed:%' THEN 'its handler said that it was done' END;
+    END IF;
+    RETURN CASE WHEN EXISTS (SELECT FROM writ.log l WHERE l.intent_id = i.id AND l.event = 'late-report' AND l.why = 'succeeded'
+        AND NOT EXISTS (SELECT FROM writ.log v WHERE v.intent_id = i.id AND v.id > l.id AND v.event IN ('happened', 'retry', 'give-up')))
+        THEN 'a late report says that it was done' END;
+END $$;
 
 -- Whether the worker of an attempt itself said that its handler returned. The flag's reason alone anybody may have set; where
 -- a person gave up, it is that of the attempt.
