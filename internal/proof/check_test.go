@@ -33,6 +33,8 @@ func legal() map[string]Evidence {
 			attempt(ledger.Done, SaidDone).outcome("sent", "succeeded").rest(),
 		"retried by a probe": fabricate("probed").create().attempt(ledger.WrongBefore, SaidUnknown).flag("worker").verdict("pending", "retry", "probe").hint().
 			attempt(ledger.Done, SaidDone).outcome("sent", "succeeded").rest(),
+		"sent by a probe, with the application's share": edit(
+			fabricate("probed").create().attempt(ledger.WrongAfter, SaidUnknown).flag("worker").verdict("sent", "happened", "probe").rest(), shared),
 		"sent by a probe": fabricate("probed").create().attempt(ledger.WrongAfter, SaidUnknown).flag("worker").verdict("sent", "happened", "probe").rest(),
 		"idempotent, twice": fabricate("idempotent").create().attempt(ledger.WrongAfter, SaidUnknown).outcome("pending", "retried").hint().
 			attempt(ledger.Done, SaidDone).outcome("sent", "succeeded").rest(),
@@ -103,7 +105,7 @@ func TestCheck_legal(t *testing.T) {
 		}
 	}
 	r := Check(together(all...))
-	want := Report{Created: 24, Sent: 19, Error: 2, Cancelled: 2, Undecided: 1, Flagged: 14, Late: 2, Overslept: 1}
+	want := Report{Created: 25, Sent: 20, Error: 2, Cancelled: 2, Undecided: 1, Flagged: 15, Late: 2, Overslept: 1}
 	if diff := cmp.Diff(want, r); diff != "" {
 		t.Errorf("all together (-want +got):\n%s", diff)
 	}
@@ -233,6 +235,8 @@ func TestCheck_violations(t *testing.T) {
 
 		{"a probe that nobody asks", "undecided", func(e *Evidence) { e.Rows[0].Owed = true }, []string{"I8"}, "still to be asked"},
 
+		{"a share in no verdict", "sent", shared, []string{"I13"}, "a hint to recover it"},
+
 		{"an outbox row left", "sent", func(e *Evidence) { e.Rest.Outbox = 1 }, []string{"I9"}, "outbox"},
 		{"a message left", "sent", func(e *Evidence) { e.Rest.Queues["q"] = 1 }, []string{"I9"}, "queue q"},
 		{"a connection left", "sent", func(e *Evidence) { e.Rest.Connections = []string{"writ worker"} }, []string{"I9"}, "writ worker"},
@@ -293,4 +297,10 @@ func TestReport_counts(t *testing.T) {
 	if !strings.Contains(text.String(), "and 2 violations more: I1 1, I6 1, I7 1, I8 1 in all") {
 		t.Errorf("it was not cut:\n%s", &text)
 	}
+}
+
+// shared has a hint ask for the application's share in how it ended.
+func shared(e *Evidence) {
+	last := e.Changes[len(e.Changes)-1]
+	e.Hints = append(e.Hints, Hint{ID: e.Rows[0].ID, Epoch: last.Epoch, Op: "recover", At: last.At.Add(time.Millisecond)})
 }

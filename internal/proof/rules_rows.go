@@ -217,10 +217,18 @@ func publishedCommitted(_ *court, s *story) (faults []fault) {
 		}
 		return faults
 	}
-	calls := map[string]string{"run": string(fsm.Pending), "recover": string(fsm.Error), "probe": string(fsm.Sending)}
+	calls := func(h Hint, ch Change) bool {
+		switch h.Op {
+		case "run":
+			return ch.To == string(fsm.Pending)
+		case "probe":
+			return ch.To == string(fsm.Sending)
+		}
+		return ch.To == string(fsm.Error) || ch.To == string(fsm.Sent) && ch.Event == string(fsm.Happened) // the application's share in it
+	}
 	for _, h := range s.hints {
 		if !slices.ContainsFunc(s.changes, func(ch Change) bool {
-			return ch.To == calls[h.Op] && ch.Epoch == h.Epoch && ch.At.Before(h.At)
+			return calls(h, ch) && ch.Epoch == h.Epoch && ch.At.Before(h.At)
 		}) {
 			faults = append(faults, faultf("a hint to %s it at epoch %d at %s, before any commit that calls for it", h.Op, h.Epoch, clock(h.At)))
 		}
