@@ -14,6 +14,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/writhq/writ/intent"
+	"github.com/writhq/writ/internal/store"
 )
 
 // Event is an event as a subscription gets it. Its attributes are those of CloudEvents; ID and Source together name it.
@@ -51,12 +52,12 @@ const structured = "application/cloudevents+json"
 func newLetter(headers map[string]any, contentTypeOf string, body []byte) letter {
 	l := letter{attributes: map[string]string{}, body: body}
 	if contentTypeOf != "" {
-		l.attributes[contentType] = storable(contentTypeOf)
+		l.attributes[contentType] = store.Storable(contentTypeOf)
 	}
 	for name, value := range headers {
 		for _, prefix := range prefixes {
 			if attribute, ok := strings.CutPrefix(name, prefix); ok {
-				l.attributes[storable(attribute)] = headerText(value)
+				l.attributes[store.Storable(attribute)] = headerText(value)
 			}
 		}
 	}
@@ -69,18 +70,13 @@ func headerText(value any) string {
 	case nil:
 		return ""
 	case string:
-		return storable(v)
+		return store.Storable(v)
 	case []byte:
-		return storable(string(v))
+		return store.Storable(string(v))
 	case time.Time:
 		return v.UTC().Format(time.RFC3339Nano)
 	}
-	return storable(fmt.Sprint(value))
-}
-
-// storable is a text that Postgres can keep.
-func storable(s string) string {
-	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
+	return store.Storable(fmt.Sprint(value))
 }
 
 // headers are the attributes for the inbox, and restored reads them back.
@@ -117,7 +113,7 @@ func (l letter) identity() (source, id string) {
 		sum.Write(l.body)
 		return "unknown", "sha256:" + hex.EncodeToString(sum.Sum(nil))
 	}
-	return storable(source), storable(id)
+	return store.Storable(source), store.Storable(id)
 }
 
 // maxIdentity bounds source and id, in bytes.

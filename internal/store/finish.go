@@ -220,7 +220,7 @@ func clean(s string) *string {
 	if s == "" {
 		return nil
 	}
-	s = strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
+	s = Storable(s)
 	if len(s) > maxError {
 		cut := maxError
 		for !utf8.RuneStart(s[cut]) {
@@ -229,4 +229,9 @@ func clean(s string) *string {
 		s = s[:cut] + "…"
 	}
 	return &s
+}
+
+// Storable is a text that Postgres can keep: no NUL, valid UTF-8.
+func Storable(s string) string {
+	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
 }
