@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"strings"
 
 	"github.com/google/uuid"
 
@@ -81,25 +80,10 @@ func given(id ID) *uuid.UUID {
 
 // CheckEvent holds an event's name to its format; sql/events.sql has the same rule for SQL. The error is an *InvalidError.
 func CheckEvent(name string) error {
-	problem := ""
-	parts := strings.Split(name, ".")
-	switch {
-	case name == "":
-		problem = "is empty"
-	case len(name) > 100:
-		problem = fmt.Sprintf("has %d bytes", len(name))
-	case len(parts) < 2:
-		problem = fmt.Sprintf("%q names no model", name)
-	default:
-		for _, part := range parts {
-			if !validPart(part) {
-				problem = fmt.Sprintf("%q: part %q must begin with a-z and hold only a-z, 0-9, _ and -", name, part)
-				break
-			}
+	return checkParts("event", name, "use model.verb in the past tense and in lower case, like user.authorized, at most 100 bytes", func(parts int) string {
+		if parts < 2 {
+			return "names no model"
 		}
-	}
-	if problem == "" {
-		return nil
-	}
-	return &InvalidError{Field: "event", Problem: problem, Fix: "use model.verb in the past tense and in lower case, like user.authorized, at most 100 bytes"}
+		return ""
+	})
 }

@@ -175,28 +175,34 @@ func (k Kind[T]) Settings() (Settings, error) {
 
 // checkName holds a kind's name to its format; sql/create.sql has the same rule for hand-written SQL.
 func checkName(name string) error {
-	fix := "use application.model.verb in lower case, like blog.comment.notify, at most 100 bytes"
-	problem := ""
+	return checkParts("kind", name, "use application.model.verb in lower case, like blog.comment.notify, at most 100 bytes", func(parts int) string {
+		if parts != 3 {
+			return fmt.Sprintf("has %d parts instead of 3", parts)
+		}
+		return ""
+	})
+}
+
+// checkParts holds a name to what those of kinds and events have in common; count says what is wrong with so many parts.
+func checkParts(field, name, fix string, count func(parts int) string) error {
+	fault := func(format string, a ...any) error {
+		return &InvalidError{Field: field, Problem: fmt.Sprintf(format, a...), Fix: fix}
+	}
 	parts := strings.Split(name, ".")
-	switch {
+	switch problem := count(len(parts)); {
 	case name == "":
-		problem = "is empty"
+		return fault("is empty")
 	case len(name) > 100:
-		problem = fmt.Sprintf("has %d bytes", len(name))
-	case len(parts) != 3:
-		problem = fmt.Sprintf("%q has %d parts instead of 3", name, len(parts))
-	default:
-		for _, part := range parts {
-			if !validPart(part) {
-				problem = fmt.Sprintf("%q: part %q must begin with a-z and hold only a-z, 0-9, _ and -", name, part)
-				break
-			}
+		return fault("has %d bytes", len(name))
+	case problem != "":
+		return fault("%q %s", name, problem)
+	}
+	for _, part := range parts {
+		if !validPart(part) {
+			return fault("%q: part %q must begin with a-z and hold only a-z, 0-9, _ and -", name, part)
 		}
 	}
-	if problem == "" {
-		return nil
-	}
-	return &InvalidError{Field: "kind", Problem: problem, Fix: fix}
+	return nil
 }
 
 func validQueue(s string) bool {

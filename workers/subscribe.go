@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
-	"strings"
 	"time"
 
 	"github.com/writhq/writ/intent"
@@ -108,7 +107,7 @@ func (m *Mux) belong(application string) (string, error) {
 		faults = append(faults, fmt.Errorf("workers: Config.Application is %q; it must begin with a-z and hold only a-z, 0-9, _ and -, at most 40 bytes", application))
 	}
 	for _, name := range m.names() {
-		owner, _, _ := strings.Cut(name, ".")
+		owner := m.kinds[name].application()
 		if application == "" {
 			application = owner
 		}

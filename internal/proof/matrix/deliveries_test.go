@@ -188,17 +188,9 @@ func handing(kind intent.Kind[task], m moment, want end) scenario {
 
 // unanswered: the worker is killed when the other side has it, and has not said so.
 func unanswered(kind intent.Kind[task], want end) scenario {
-	return func(_ *testing.T, w *world) {
+	return func(t *testing.T, w *world) {
 		w.openPost()
-		w.start(relay, w.straight)
-		p := w.spawn(worker, w.straight, order{})
-		id := w.create(kind, hold)
-		w.awaitEffect(id, 1)
-		p.kill()
-		w.ledger.release()
-		w.start(worker, w.straight)
-		w.start(reconciles, w.straight)
-		w.restsAt(id, want)
+		dying(kind, want)(t, w)
 	}
 }
 
