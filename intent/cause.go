@@ -29,7 +29,7 @@ type causeKey struct{}
 // Trace is dropped.
 func WithCause(ctx context.Context, c Cause) context.Context {
 	c.Application = cmp.Or(c.Application, CauseOf(ctx).Application)
-	if !traceparent.MatchString(c.Trace) {
+	if c.Trace != "" && !traceparent.MatchString(c.Trace) {
 		c.Trace = ""
 	}
 	return context.WithValue(ctx, causeKey{}, &c)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -116,12 +117,16 @@ const chunk = 1000
 // If one is invalid nothing is sent, and the error names its index. A creation key, or an id, that comes twice among them
 // is created once.
 func (k Kind[T]) CreateMany(ctx context.Context, tx Tx, many []One[T]) ([]Created, error) {
+	settings, err := k.Settings()
+	if err != nil {
+		return nil, err
+	}
 	requests := make([]store.Request, len(many))
 	var faults []error
 	for i, one := range many {
 		opts, err := caused(ctx, tx, k.Name, one.Opts)
 		if err == nil {
-			requests[i], err = k.request(one.Args, opts)
+			requests[i], err = request(settings, one.Args, opts)
 		}
 		if err != nil {
 			faults = append(faults, fmt.Errorf("intent %d: %w", i, err))
@@ -137,6 +142,15 @@ func createMany(ctx context.Context, tx Tx, requests []store.Request) ([]Created
 	out := make([]Created, 0, len(requests))
 	for start := 0; start < len(requests); start += chunk {
 		part := requests[start:min(start+chunk, len(requests))]
+		if !slices.ContainsFunc(part, func(r store.Request) bool { return !r.Plain() }) {
+			if err := store.CreateManyFresh(ctx, tx, part); err != nil {
+				return nil, fmt.Errorf("create %s: %w", requests[start].Kind, explain(err, nil))
+			}
+			for _, r := range part {
+				out = append(out, Created{ID: r.ID})
+			}
+			continue
+		}
 		created, err := store.CreateMany(ctx, tx, part)
 		if err != nil {
 			return nil, fmt.Errorf("create %s: %w", requests[start].Kind, explain(err, nil))
@@ -182,12 +196,16 @@ func (k Kind[T]) request(args T, o Opts) (store.Request, error) {
 	if err != nil {
 		return store.Request{}, err
 	}
+	return request(settings, args, o)
+}
+
+func request(settings Settings, args any, o Opts) (_ store.Request, err error) {
 	r := store.Request{
-		ID: o.ID, TID: o.TID, Kind: k.Name, ArgsVersion: settings.ArgsVersion, Subjects: o.Subjects,
+		ID: o.ID, TID: o.TID, Kind: settings.Name, ArgsVersion: settings.ArgsVersion, Subjects: o.Subjects,
 	}
 	if r.ID == uuid.Nil {
 		if r.ID, err = uuid.NewV7(); err != nil {
-			return r, fmt.Errorf("make an id: %w", err)
+			return store.Request{}, fmt.Errorf("make an id: %w", err)
 		}
 		r.Fresh = true
 	}

@@ -152,25 +152,38 @@ func (k Kind[T]) Settings() (Settings, error) {
 	}
 	var limits error
 	s.Limits, limits = settleLimits(k.Limits)
-	where := "kind " + k.Name
-	bad := func(ok bool, field, problem, fix string) error {
-		if ok {
-			return nil
-		}
-		return &InvalidError{Field: where + ": " + field, Problem: problem, Fix: fix}
+	var faults []error
+	bad := func(field, problem, fix string) { // called for a fault only: each creation comes along here
+		faults = append(faults, &InvalidError{Field: "kind " + k.Name + ": " + field, Problem: problem, Fix: fix})
 	}
-	return s, errors.Join(
-		checkName(k.Name),
-		bad(validQueue(s.Queue), "Queue", fmt.Sprintf("%q is not one", s.Queue), "1 to 200 bytes of letters, digits, and . _ : -"),
-		bad(s.Priority >= Normal && s.Priority <= Low, "Priority", fmt.Sprintf("is %d", s.Priority), "Normal, High or Low"),
-		bad(s.Timeout >= time.Millisecond, "Timeout", fmt.Sprintf("is %v", s.Timeout), "at least 1ms; zero is the default of 60s"),
-		bad(s.MaxAttempts > 0, "MaxAttempts", fmt.Sprintf("is %d", s.MaxAttempts), "at least 1; zero is the default of 10"),
-		bad(s.Backoff.Min > 0 && s.Backoff.Max >= s.Backoff.Min && s.Backoff.Factor >= 1 && s.Backoff.Factor <= 1000, "Backoff",
-			fmt.Sprintf("is %v to %v by %v", s.Backoff.Min, s.Backoff.Max, s.Backoff.Factor), "0 < Min <= Max, 1 <= Factor <= 1000"),
-		bad(s.ArgsVersion > 0, "ArgsVersion", fmt.Sprintf("is %d", s.ArgsVersion), "at least 1"),
-		bad(s.MaxArgs > 0 && s.MaxArgs <= 1<<20, "MaxArgs", fmt.Sprintf("is %d", s.MaxArgs), "1 byte to 1 MiB"),
-		bad(limits == nil, "Limits", fmt.Sprint(limits), "see intent.Limit"),
-	)
+	if err := checkName(k.Name); err != nil {
+		faults = append(faults, err)
+	}
+	if !validQueue(s.Queue) {
+		bad("Queue", fmt.Sprintf("%q is not one", s.Queue), "1 to 200 bytes of letters, digits, and . _ : -")
+	}
+	if s.Priority < Normal || s.Priority > Low {
+		bad("Priority", fmt.Sprintf("is %d", s.Priority), "Normal, High or Low")
+	}
+	if s.Timeout < time.Millisecond {
+		bad("Timeout", fmt.Sprintf("is %v", s.Timeout), "at least 1ms; zero is the default of 60s")
+	}
+	if s.MaxAttempts < 1 {
+		bad("MaxAttempts", fmt.Sprintf("is %d", s.MaxAttempts), "at least 1; zero is the default of 10")
+	}
+	if b := s.Backoff; !(b.Min > 0 && b.Max >= b.Min && b.Factor >= 1 && b.Factor <= 1000) { // so that NaN is a fault
+		bad("Backoff", fmt.Sprintf("is %v to %v by %v", b.Min, b.Max, b.Factor), "0 < Min <= Max, 1 <= Factor <= 1000")
+	}
+	if s.ArgsVersion < 1 {
+		bad("ArgsVersion", fmt.Sprintf("is %d", s.ArgsVersion), "at least 1")
+	}
+	if s.MaxArgs < 1 || s.MaxArgs > 1<<20 {
+		bad("MaxArgs", fmt.Sprintf("is %d", s.MaxArgs), "1 byte to 1 MiB")
+	}
+	if limits != nil {
+		bad("Limits", limits.Error(), "see intent.Limit")
+	}
+	return s, errors.Join(faults...)
 }
 
 // checkName holds a kind's name to its format; sql/create.sql has the same rule for hand-written SQL.

@@ -59,6 +59,9 @@ func (l Limit) settle() (Limit, error) {
 
 // settleLimits does so for those that a kind declares.
 func settleLimits(limits []Limit) ([]Limit, error) {
+	if len(limits) == 0 {
+		return nil, nil
+	}
 	var out []Limit
 	var errs []error
 	seen := map[bool]bool{}

@@ -11,13 +11,26 @@
 CREATE OR REPLACE VIEW writ.limits_in_force AS
 SELECT DISTINCT ON (l.kind, l.per) l.* FROM writ.limits l ORDER BY l.kind, l.per, l.source DESC; -- person, code
 
--- The key of a row, from what a limit says of where it stands. Rows without one share the empty key.
+-- The key of a row, from what a limit says of where it stands. Rows without one share the empty key. PL/pgSQL, because it keeps
+-- what it has prepared: a function in SQL prepares itself for each row.
 CREATE OR REPLACE FUNCTION writ.limit_key(args jsonb, subjects text[], place text) RETURNS text
-LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT '=' || CASE WHEN octet_length(k) > 200 THEN 'md5 ' || md5(k) ELSE coalesce(k, '') END
-    FROM (SELECT CASE WHEN starts_with(place, 'args.') THEN args #>> string_to_array(substr(place, 6), '.')
-        ELSE (SELECT s FROM unnest(subjects) WITH ORDINALITY u (s, n) WHERE starts_with(s, substr(place, 9) || ':') ORDER BY n LIMIT 1) END AS k) x
-$$;
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    k text;
+    s text;
+BEGIN
+    IF starts_with(place, 'args.') THEN
+        k := args #>> string_to_array(substr(place, 6), '.');
+    ELSIF subjects IS NOT NULL THEN
+        FOREACH s IN ARRAY subjects LOOP
+            IF starts_with(s, substr(place, 9) || ':') THEN
+                k := s;
+                EXIT;
+            END IF;
+        END LOOP;
+    END IF;
+    RETURN '=' || CASE WHEN octet_length(k) > 200 THEN 'md5 ' || md5(k) ELSE coalesce(k, '') END;
+END $$;
 
 -- Is it a place where a key can stand?
 CREATE OR REPLACE FUNCTION writ.is_key_place(place text) RETURNS boolean

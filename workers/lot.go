@@ -67,10 +67,17 @@ func (l *lot) add(p parked) (before parked, doubled bool) {
 
 func (l *lot) remove(p parked) {
 	line := l.lines[p.Key]
-	if i, found := slices.BinarySearchFunc(line, p, parked.before); found {
+	i, found := slices.BinarySearchFunc(line, p, parked.before)
+	switch {
+	case !found:
+		return
+	case i == 0: // as nearly always; a long line is not moved up for each that leaves it
+		line[0] = parked{}
+		l.lines[p.Key] = line[1:]
+	default:
 		l.lines[p.Key] = slices.Delete(line, i, i+1)
-		l.gone(p)
 	}
+	l.gone(p)
 }
 
 // gone notes that a hint has left its line.
@@ -94,19 +101,23 @@ func (l *lot) leave(f *frame) {
 func (l *lot) surplus(room int, stale, old time.Time) map[string][]parked {
 	out := map[string][]parked{}
 	crowded := len(l.frames) > maxPrefetch/2
+	leaves := func(p parked) bool { return p.frame.came.Before(old) || crowded && p.since.Before(stale) }
 	for key, line := range l.lines {
-		var stay []parked
-		young := false
-		for _, p := range line {
+		first := slices.IndexFunc(line, func(p parked) bool { return p.New || leaves(p) })
+		if first < 0 || first > room {
+			first = room
+		}
+		if first >= len(line) {
+			continue
+		}
+		stay, young := slices.Clone(line[:first]), false
+		for _, p := range line[first:] {
 			young = young || p.New
-			if young || len(stay) == room || p.frame.came.Before(old) || crowded && p.since.Before(stale) {
+			if young || len(stay) == room || leaves(p) {
 				out[key] = append(out[key], p)
 			} else {
 				stay = append(stay, p)
 			}
-		}
-		if len(out[key]) == 0 {
-			continue
 		}
 		l.lines[key] = stay
 		for _, p := range out[key] {
@@ -140,10 +151,12 @@ func (c *claimer) releaseKeyed(ctx context.Context, batch []hint, v *valve, most
 	}
 	c.makeRoom(ctx, v)
 	var ready []parked
+	free := most - len(batch)
 	for key, line := range v.lot.lines {
-		ready = append(ready, line[:v.share.openKey(key, len(line))]...)
+		may := v.share.openKey(key, len(line))
+		ready = append(ready, line[:min(may, free)]...)
 	}
-	if n := min(len(ready), most-len(batch)); n > 0 {
+	if n := min(len(ready), free); n > 0 {
 		slices.SortFunc(ready, parked.before)
 		got, through := v.take(n)
 		for _, p := range ready[:got] {

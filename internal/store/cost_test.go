@@ -168,8 +168,7 @@ func life(t *testing.T, m *meter, pool *pgxpool.Pool, worker uuid.UUID, n int) (
 		_, err := store.Create(ctx, pool, requests[0])
 		must(err)
 	} else {
-		_, err := store.CreateMany(ctx, pool, requests)
-		must(err)
+		must(store.CreateManyFresh(ctx, pool, requests))
 	}
 	done("create")
 

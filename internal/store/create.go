@@ -3,8 +3,6 @@ package store
 import (
 	"context"
 	"fmt"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -34,6 +32,9 @@ type Request struct {
 	Fresh       bool    // the id was made for this request, and it was not sent before
 }
 
+// Plain reports whether nothing can stand in the way of this request.
+func (r Request) Plain() bool { return r.Fresh && r.Key == nil }
+
 // Create inserts one intent without a creation key, its outbox row and the doorbell in one statement. It reports false
 // if the id exists already.
 func Create(ctx context.Context, q Querier, r Request) (bool, error) {
@@ -49,28 +50,43 @@ func Create(ctx context.Context, q Querier, r Request) (bool, error) {
 // CreateMany inserts any number of intents, in one statement, and returns the ids of those that were created; the rest
 // exist already, by id or by creation key.
 func CreateMany(ctx context.Context, q Querier, rs []Request) (map[uuid.UUID]bool, error) {
-	n := len(rs)
-	statement := createManyFresh
-	if slices.ContainsFunc(rs, func(r Request) bool { return !r.Fresh }) {
-		statement = writsql.Statement("CreateMany")
-	}
-	id, tid, parent := make([]uuid.UUID, n), make([]uuid.UUID, n), make([]*uuid.UUID, n)
-	kind, args, version := make([]string, n), make([]string, n), make([]int32, n)
-	subjects, runAt, trace, meta, key := make([]*string, n), make([]*time.Time, n), make([]*string, n), make([]*string, n), make([]*string, n)
+	key := make([]*string, len(rs))
 	for i, r := range rs {
-		id[i], tid[i], parent[i], kind[i], args[i], version[i] = r.ID, r.TID, r.ParentID, r.Kind, string(r.Args), int32(r.ArgsVersion)
-		runAt[i], trace[i], meta[i], key[i] = r.RunAt, r.Trace, text(r.Meta), r.Key
-		if r.Subjects != nil {
-			literal := ArrayLiteral(r.Subjects)
-			subjects[i] = &literal
-		}
+		key[i] = r.Key
 	}
-	created, err := ids(q.Query(ctx, statement, UUIDs(id), UUIDs(tid), NullableUUIDs(parent), kind, args, version, subjects, runAt, trace, meta, key))
+	created, err := ids(q.Query(ctx, writsql.Statement("CreateMany"), append(columns(rs), key)...))
 	out := make(map[uuid.UUID]bool, len(created))
 	for _, s := range created {
 		out[s] = true
 	}
 	return out, err
+}
+
+// CreateManyFresh inserts any number of intents that are [Request.Plain], in one statement.
+func CreateManyFresh(ctx context.Context, q Querier, rs []Request) error {
+	rows, err := q.Query(ctx, writsql.Statement("CreateManyFresh"), columns(rs)...)
+	if err != nil {
+		return err
+	}
+	rows.Close()
+	return rows.Err()
+}
+
+// columns are the parameters that both have.
+func columns(rs []Request) []any {
+	n := len(rs)
+	id, tid, parent := make(UUIDs, n), make(UUIDs, n), make(NullableUUIDs, n)
+	kind, args, version := make([]string, n), make([]string, n), make([]int32, n)
+	subjects, runAt, trace, meta := make([]*string, n), make([]*time.Time, n), make([]*string, n), make([]*string, n)
+	for i, r := range rs {
+		id[i], tid[i], parent[i], kind[i], args[i], version[i] = r.ID, r.TID, r.ParentID, r.Kind, string(r.Args), int32(r.ArgsVersion)
+		runAt[i], trace[i], meta[i] = r.RunAt, r.Trace, text(r.Meta)
+		if r.Subjects != nil {
+			literal := ArrayLiteral(r.Subjects)
+			subjects[i] = &literal
+		}
+	}
+	return []any{id, tid, parent, kind, args, version, subjects, runAt, trace, meta}
 }
 
 // Existing finds the intent that stands in the way of a request: the one with its creation key, or its id. same tells
@@ -130,6 +146,3 @@ func text(json []byte) *string {
 	s := string(json)
 	return &s
 }
-
-// createManyFresh is a creation of ids that nobody can have used, as in CreateFresh.
-var createManyFresh = strings.Replace(writsql.Statement("CreateMany"), "ON CONFLICT (id) DO NOTHING", "", 1)

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -194,8 +195,12 @@ type Keyed struct {
 // LimitKeys reads the keys of rows, which stand where place says; missing rows are missing from the answer.
 func (s *Store) LimitKeys(ctx context.Context, kind string, ids []uuid.UUID, place string) (map[uuid.UUID]Keyed, error) {
 	out := make(map[uuid.UUID]Keyed, len(ids))
+	var path []string
+	if in, found := strings.CutPrefix(place, "args."); found {
+		path = strings.Split(in, ".")
+	}
 	b := begin()
-	b.Queue(writsql.Statement("LimitKeys"), UUIDs(ids), place, kind).Query(func(rows pgx.Rows) error {
+	b.Queue(writsql.Statement("LimitKeys"), UUIDs(ids), place, kind, path).Query(func(rows pgx.Rows) error {
 		var id uuid.UUID
 		var k Keyed
 		_, err := pgx.ForEachRow(rows, []any{(*uuidTarget)(&id), &k.Key, &k.RunAt, &k.Lined, &k.New}, func() error {

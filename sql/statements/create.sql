@@ -57,6 +57,21 @@ WITH new AS MATERIALIZED (
 )
 SELECT id::text, coalesce((SELECT rung FROM bell), '') FROM i;
 
+-- name: CreateManyFresh
+-- For ids that were made here, this moment, and have no creation keys: all of them, or an error. Nothing is looked for and
+-- nothing told back, but for the bell.
+WITH i AS (
+    INSERT INTO writ.intents (id, tid, parent_id, kind, event, args, args_version, subjects, run_at, trace, meta)
+    SELECT id, tid, parent_id, kind, 'requested', args::jsonb, args_version, subjects::text[], coalesce(run_at, now()), trace, meta::jsonb
+    FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::int[], $7::text[], $8::timestamptz[], $9::text[], $10::text[])
+        AS t (id, tid, parent_id, kind, args, args_version, subjects, run_at, trace, meta)
+), o AS (
+    INSERT INTO writ.outbox (due_at, kind, intent_id, epoch, op)
+    SELECT greatest(run_at, clock_timestamp()), kind, id, 0, 'run' FROM unnest($1::uuid[], $4::text[], $8::timestamptz[]) AS t (id, kind, run_at)
+)
+SELECT CASE WHEN pg_try_advisory_xact_lock_shared(1465010516, 1) THEN '' ELSE pg_notify('writ_outbox', '')::text END
+WHERE EXISTS (SELECT FROM unnest($8::timestamptz[]) AS t (run_at) WHERE run_at IS NULL OR run_at <= now());
+
 -- name: FindByID
 -- Whether an id that exists is the same request: a creation repeated after an unknown commit.
 SELECT i.id::text, i.kind = $2::text AND writ.same_args(i, $3::jsonb) FROM writ.intents i WHERE i.id = $1::uuid;
