@@ -148,6 +148,25 @@ func (p *Pool) Run(ctx context.Context) error {
 	defer p.cutShort()
 	defer p.leasing.close()
 	defer p.executors.close()
+	consumer, err := p.newConsumer()
+	if err != nil {
+		return fmt.Errorf("worker: %w", err)
+	}
+	p.consumer.Store(consumer)
+	consuming := make(chan struct{})
+	go func() { // it connects while the kinds are declared, and consumes nothing before
+		defer close(consuming)
+		if err := consumer.Run(ctx); err != nil && ctx.Err() == nil {
+			p.setProblem(err)
+		}
+	}()
+	stopConsuming := func() {
+		if err := consumer.Close(); err != nil {
+			p.cfg.Log.Warn("worker: closing the consumer", "error", err)
+		}
+		<-consuming
+	}
+	defer stopConsuming()
 	settings, err := p.register(ctx)
 	if err != nil || ctx.Err() != nil {
 		return err
@@ -156,13 +175,11 @@ func (p *Pool) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("worker: %w", err)
 	}
-	consumer, err := p.newConsumer(intakes)
-	if err != nil {
-		return fmt.Errorf("worker: %w", err)
-	}
-	p.consumer.Store(consumer)
 	claimer := newClaimer(p, settings.Installation, consumer, intakes)
 	claimer.tend(ctx) // before anything is consumed
+	if err := consumer.SetQueues(slices.Sorted(maps.Keys(intakes))); err != nil {
+		return fmt.Errorf("worker: %w", err)
+	}
 	subscribed, err := p.subscribe(ctx, settings.Installation)
 	if err != nil {
 		return fmt.Errorf("worker: %w", err)
@@ -173,13 +190,6 @@ func (p *Pool) Run(ctx context.Context) error {
 	go func() { defer close(beats); p.beat(beating) }()
 	finishing := make(chan struct{})
 	go func() { defer close(finishing); p.finisher.run(p.settling) }()
-	consuming := make(chan struct{})
-	go func() {
-		defer close(consuming)
-		if err := consumer.Run(ctx); err != nil && ctx.Err() == nil {
-			p.setProblem(err)
-		}
-	}()
 
 	telling, stopTelling := context.WithCancel(context.Background())
 	defer stopTelling()
@@ -196,9 +206,7 @@ func (p *Pool) Run(ctx context.Context) error {
 	p.leave()    // also where the deliveries ended by themselves
 	p.cutShort() // others will ask
 	<-consuming
-	if err := consumer.Close(); err != nil { // what was not acked goes to others now
-		p.cfg.Log.Warn("worker: closing the consumer", "error", err)
-	}
+	stopConsuming() // what was not acked goes to others now
 	p.drain()
 	bound := time.AfterFunc(afterDrain, p.settled)
 	p.finisher.close()
@@ -266,10 +274,10 @@ func (p *Pool) register(ctx context.Context) (store.Settings, error) {
 	}
 }
 
-func (p *Pool) newConsumer(intakes map[string]*intake) (*rabbit.Consumer, error) {
+func (p *Pool) newConsumer() (*rabbit.Consumer, error) {
 	return rabbit.NewConsumer(rabbit.ConsumerConfig{
-		Config: rabbit.Config{URL: p.amqpURL, Name: "writ worker " + p.id.String(), Log: p.cfg.Log},
-		Queues: slices.Sorted(maps.Keys(intakes)), Prefetch: min(p.cfg.Slots, maxPrefetch),
+		Config:   rabbit.Config{URL: p.amqpURL, Name: "writ worker " + p.id.String(), Log: p.cfg.Log},
+		Prefetch: min(p.cfg.Slots, maxPrefetch),
 	})
 }
 

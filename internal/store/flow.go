@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/google/uuid"
@@ -63,12 +62,4 @@ func ReportBreaker(ctx context.Context, conn *pgx.Conn, worker uuid.UUID, r Brea
 	err = conn.QueryRow(ctx, writsql.Statement("BreakerReport"), r.Kind, worker, r.Seen, r.Calls, r.Failures, verdict, r.Willing, lease).
 		Scan(&b.State, &b.Generation, &b.Mine)
 	return b, err
-}
-
-// DeclareBreaker writes what the code declares of a kind's breaker; nil: it has none.
-func DeclareBreaker(ctx context.Context, tx pgx.Tx, kind string, declared []byte) error {
-	if _, err := tx.Exec(ctx, writsql.Statement("DeclareBreaker"), kind, text(declared)); err != nil {
-		return fmt.Errorf("declare the breaker of kind %s: %w", kind, Explain(err))
-	}
-	return nil
 }

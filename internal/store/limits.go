@@ -60,18 +60,15 @@ func (s *Store) LimitsInForce(ctx context.Context, kinds []string) ([]Limit, err
 	return LimitsInForce(ctx, s.pool, kinds)
 }
 
-// declareLimits writes down what the code says of a kind's limits.
-func declareLimits(ctx context.Context, tx pgx.Tx, kind string, limits []Limit) error {
+// limitColumns are limits as arrays.
+func limitColumns(limits []Limit) []any {
 	n := len(limits)
 	keys, starts, periods := make([]*string, n), make([]*int, n), make([]time.Duration, n)
 	bursts, running := make([]*int, n), make([]*int, n)
 	for i, l := range limits {
 		keys[i], starts[i], periods[i], bursts[i], running[i] = place(l.Key), number(l.Starts), l.Period, number(l.Burst), number(l.Running)
 	}
-	if _, err := tx.Exec(ctx, writsql.Statement("DeclareLimits"), kind, keys, starts, periods, bursts, running); err != nil {
-		return fmt.Errorf("declare the limits of kind %s: %w", kind, Explain(err))
-	}
-	return nil
+	return []any{keys, starts, periods, bursts, running}
 }
 
 func place(key string) *string {

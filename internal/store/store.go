@@ -212,27 +212,31 @@ type Declaration struct {
 	Limits                      []Limit
 }
 
-// Declare writes what the code says of its kinds; unchanged ones are left alone.
+// Declare writes what the code says of its kinds, in one transaction and one round trip; unchanged ones are left alone.
 func (s *Store) Declare(ctx context.Context, kinds []Declaration) error {
-	return pgx.BeginTxFunc(ctx, s.pool, readCommitted, func(tx pgx.Tx) error {
-		for _, k := range kinds {
-			_, err := tx.Exec(ctx, writsql.Statement("Declare"), k.Name, k.Queue, k.Class, k.Timeout, k.Settle, k.MaxAttempts,
-				k.BackoffMin, k.BackoffMax, k.BackoffFactor, k.KeepSent, k.KeepErr, k.KeepCanc, k.MaxArgs, k.ArgsVersion, k.Recovers, k.MaxProbes, k.Completes)
-			if err != nil {
-				return fmt.Errorf("declare kind %s: %w", k.Name, Explain(err))
-			}
-			if _, err := tx.Exec(ctx, writsql.Statement("DeclareSchema"), k.Name, text(k.Schema)); err != nil {
-				return fmt.Errorf("declare the arguments of kind %s: %w", k.Name, Explain(err))
-			}
-			if err := DeclareBreaker(ctx, tx, k.Name, k.Breaker); err != nil {
-				return err
-			}
-			if err := declareLimits(ctx, tx, k.Name, k.Limits); err != nil {
-				return err
-			}
-		}
+	b := &pgx.Batch{}
+	b.BeginTx(readCommitted)
+	declared := 0 // statements that were carried out
+	queue := func(statement string, args ...any) {
+		b.Queue(writsql.Statement(statement), args...).Exec(func(pgconn.CommandTag) error { declared++; return nil })
+	}
+	const each = 4
+	for _, k := range kinds {
+		queue("Declare", k.Name, k.Queue, k.Class, k.Timeout, k.Settle, k.MaxAttempts, k.BackoffMin, k.BackoffMax, k.BackoffFactor,
+			k.KeepSent, k.KeepErr, k.KeepCanc, k.MaxArgs, k.ArgsVersion, k.Recovers, k.MaxProbes, k.Completes)
+		queue("DeclareSchema", k.Name, text(k.Schema))
+		queue("DeclareBreaker", k.Name, text(k.Breaker))
+		queue("DeclareLimits", append([]any{k.Name}, limitColumns(k.Limits)...)...)
+	}
+	b.Queue("COMMIT")
+	err := s.send(ctx, b)
+	switch n := declared / each; {
+	case err == nil:
 		return nil
-	})
+	case n < len(kinds):
+		return fmt.Errorf("declare kind %s: %w", kinds[n].Name, Explain(err))
+	}
+	return fmt.Errorf("declare the kinds: %w", Explain(err))
 }
 
 // NoteRun writes the typical run time of a kind.

@@ -5,7 +5,8 @@
 SELECT kind, per, coalesce(key, ''), coalesce(starts, 0), period, burst, coalesce(running, 0) FROM writ.limits_in_force WHERE kind = ANY ($1::text[]) ORDER BY kind, per;
 
 -- name: DeclareLimits
-SELECT writ.declare_limits($1, $2::text[], $3::int[], $4::interval[], $5::int[], $6::int[]);
+SELECT writ.declare_limits($1, $2::text[], $3::int[], $4::interval[], $5::int[], $6::int[])
+WHERE cardinality($2::text[]) > 0 OR EXISTS (SELECT FROM writ.limits WHERE kind = $1 AND source = 'code');
 
 -- name: LimitRelaxed
 -- Of tokens that follow each other closely a crash of the server may forget the last: those are over when it is back.

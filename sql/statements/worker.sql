@@ -13,16 +13,17 @@ RETURNING clock_timestamp();
 DELETE FROM writ.workers WHERE id = $1;
 
 -- name: Declare
--- What a worker's code says of a kind. What people set (pause) stays.
+-- What a worker's code says of a kind. What people set (pause) stays. What stands there already is not even locked: workers that
+-- start together would wait for each other.
 INSERT INTO writ.kinds AS k (name, queue, class, timeout, settle, max_attempts, backoff_min, backoff_max, backoff_factor,
     retention_sent, retention_error, retention_cancelled, max_args, args_version, recovers, max_probes, completes)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17
+WHERE NOT EXISTS (SELECT FROM writ.kinds k WHERE k.name = $1 AND (k.queue, k.class, k.timeout, k.settle, k.max_attempts, k.backoff_min,
+    k.backoff_max, k.backoff_factor, k.retention_sent, k.retention_error, k.retention_cancelled, k.max_args, k.args_version, k.recovers, k.max_probes, k.completes)
+    IS NOT DISTINCT FROM ($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17))
 ON CONFLICT (name) DO UPDATE SET queue = $2, class = $3, timeout = $4, settle = $5, max_attempts = $6, backoff_min = $7, backoff_max = $8,
     backoff_factor = $9, retention_sent = $10, retention_error = $11, retention_cancelled = $12, max_args = $13, args_version = $14,
-    recovers = $15, max_probes = $16, completes = $17, declared_at = clock_timestamp()
-WHERE (k.queue, k.class, k.timeout, k.settle, k.max_attempts, k.backoff_min, k.backoff_max, k.backoff_factor, k.retention_sent,
-    k.retention_error, k.retention_cancelled, k.max_args, k.args_version, k.recovers, k.max_probes, k.completes)
-    IS DISTINCT FROM ($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17);
+    recovers = $15, max_probes = $16, completes = $17, declared_at = clock_timestamp();
 
 -- name: NoteRun
 -- The typical run of a kind in milliseconds, as this worker measured it.
