@@ -117,6 +117,7 @@ func (s *session) sendSingly(ctx context.Context, parcels []parcel, fates []rabb
 // pack makes messages of rows: hints of one queue share frames if their kinds run shortly, all else travels singly.
 // events reports whether there are any among them.
 func (s *session) pack(rows []store.Row) (parcels []parcel, events bool, refused []store.Refusal) {
+	lanes := map[string]lane{}  // by kind
 	open := map[string]*frame{} // by queue
 	flush := func(f *frame) {
 		message, err := rabbit.HintMessage(s.installation, f.queue, f.hints)
@@ -140,28 +141,29 @@ func (s *session) pack(rows []store.Row) (parcels []parcel, events bool, refused
 			parcels, events = append(parcels, parcel{message, []pgtype.TID{row.Ref}}), true
 			continue
 		}
-		route := s.route(row.Kind)
-		queue, err := rabbit.QueueName(s.installation, route.Queue)
-		if err != nil {
-			refused = append(refused, store.Refusal{Refs: []pgtype.TID{row.Ref}, Why: err.Error()})
+		l, known := lanes[row.Kind]
+		if !known {
+			l = s.lane(row.Kind, len(rows))
+			lanes[row.Kind] = l
+		}
+		if l.err != nil {
+			refused = append(refused, store.Refusal{Refs: []pgtype.TID{row.Ref}, Why: l.err.Error()})
 			continue
 		}
-		size := frameSize(len(rows), route.Typical)
-		s.learning = s.learning || route.Typical == 0 && len(rows) > 1
-		f := &frame{queue: queue, most: size}
-		if size > 1 {
-			if open[queue] == nil {
-				open[queue] = f
-			}
-			f = open[queue]
-			f.most = min(f.most, size)
+		f := open[l.queue]
+		if f == nil || l.size == 1 {
+			f = &frame{queue: l.queue, most: l.size, hints: make([]rabbit.Hint, 0, l.size), refs: make([]pgtype.TID, 0, l.size)}
+		}
+		if l.size > 1 {
+			open[l.queue] = f
+			f.most = min(f.most, l.size)
 		}
 		f.hints = append(f.hints, rabbit.Hint{Op: row.Op, Epoch: row.Epoch, Kind: row.Kind, ID: row.ID})
 		f.refs = append(f.refs, row.Ref)
 		if len(f.hints) >= f.most {
 			flush(f)
-			if open[queue] == f {
-				delete(open, queue)
+			if open[f.queue] == f {
+				delete(open, f.queue)
 			}
 		}
 	}
@@ -169,6 +171,22 @@ func (s *session) pack(rows []store.Row) (parcels []parcel, events bool, refused
 		flush(f)
 	}
 	return parcels, events, refused
+}
+
+// lane is how the hints of a kind travel in one batch.
+type lane struct {
+	queue string // the broker's name
+	size  int    // of a frame
+	err   error
+}
+
+func (s *session) lane(kind string, rows int) (l lane) {
+	route := s.route(kind)
+	if l.queue, l.err = rabbit.QueueName(s.installation, route.Queue); l.err == nil {
+		l.size = frameSize(rows, route.Typical)
+		s.learning = s.learning || route.Typical == 0 && rows > 1
+	}
+	return l
 }
 
 // frameSize is how many hints of a kind travel together when rows are at hand.

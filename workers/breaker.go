@@ -170,11 +170,12 @@ const (
 
 // meaningOf a handler's error; ctx is the handler's.
 func meaningOf(ctx context.Context, err error) meaning {
+	if err == nil {
+		return healthy
+	}
 	said := wordOf(err)
 	var snooze *snoozeError
 	switch {
-	case err == nil:
-		return healthy
 	case said != nil && said.kind == unknown && context.Cause(ctx) != errDraining:
 		return failing
 	case errors.As(err, &snooze), said != nil && said.kind == stop, errors.Is(err, ErrHandOver), context.Cause(ctx) == errDraining:

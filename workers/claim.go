@@ -196,8 +196,7 @@ func (c *claimer) enter(batch []hint, v *valve, h hint) []hint {
 			c.settle(h, "held")
 		}
 	}
-	v.giveBack(1, h.pass)
-	v.share.giveBackKey(claim{h.ID, h.Epoch})
+	v.without(claim{h.ID, h.Epoch}, h.pass)
 	return batch
 }
 
@@ -289,8 +288,7 @@ func (c *claimer) begin(ctx context.Context, batch []hint, claimed []store.Claim
 		h = c.whole(h)
 		kind, claimed := got[at]
 		if claimed && kind != h.Kind { // a hint written by hand
-			c.valves[h.Kind].giveBack(1, h.pass)
-			c.valves[h.Kind].share.giveBackKey(at)
+			c.valves[h.Kind].without(at, h.pass)
 		}
 		switch {
 		case !claimed:
@@ -353,9 +351,9 @@ func (c *claimer) resolveOne(ctx context.Context, h hint, cause error) (row *sto
 // forget gives up claims that are certainly not ours.
 func (c *claimer) forget(hints []hint) {
 	for _, h := range hints {
-		c.registry.leave(claim{h.ID, h.Epoch})
-		c.valves[h.Kind].giveBack(1, h.pass)
-		c.valves[h.Kind].share.giveBackKey(claim{h.ID, h.Epoch})
+		at := claim{h.ID, h.Epoch}
+		c.registry.leave(at)
+		c.valves[h.Kind].without(at, h.pass)
 	}
 	c.slots.returned(len(hints))
 	c.slots.said(len(hints))
@@ -365,8 +363,7 @@ func (c *claimer) forget(hints []hint) {
 // too and the reconciler looks at what they may have claimed.
 func (c *claimer) forsake(hints []hint) {
 	for _, h := range hints {
-		c.valves[h.Kind].ended(1)
-		c.valves[h.Kind].share.endedKey(claim{h.ID, h.Epoch})
+		c.valves[h.Kind].done(claim{h.ID, h.Epoch})
 	}
 	c.slots.returned(len(hints))
 	c.slots.said(len(hints))

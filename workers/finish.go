@@ -64,6 +64,7 @@ func (f *finisher) wake() {
 func (f *finisher) run(ctx context.Context) {
 	defer f.singles.Wait()
 	var next time.Time // when a small batch may be written again
+	var spare []finished
 	for {
 		f.mu.Lock()
 		batch, closed := f.queue, f.closed
@@ -74,12 +75,16 @@ func (f *finisher) run(ctx context.Context) {
 			next = time.Time{}
 			continue
 		}
-		f.queue = nil
+		if len(batch) > 0 {
+			f.queue, spare = spare, nil
+		}
 		f.mu.Unlock()
 		switch {
 		case len(batch) > 0:
 			next = time.Now().Add(spacing)
 			f.writeBatch(ctx, batch)
+			clear(batch)
+			spare = batch[:0] // the two take turns
 		case closed:
 			return
 		default:

@@ -40,8 +40,7 @@ func (p *Pool) start(c store.Claimed, sent time.Time, through pass) {
 			a.clock.cancel()
 		}
 		a.returned.Store(true)
-		v.giveBack(1, through)
-		v.share.giveBackKey(claim{c.ID, c.Epoch - 1})
+		v.without(claim{c.ID, c.Epoch - 1}, through)
 		p.slots.returned(1)
 		p.finisher.submit(a, store.Outcome{ID: c.ID, Epoch: c.Epoch, Event: store.Retried, Free: true, Why: why})
 		return
@@ -61,8 +60,7 @@ func (p *Pool) attend(a *attempt) {
 			a.note(failing)
 		}
 		a.returned.Store(true)
-		a.valve.ended(1)
-		a.valve.share.endedKey(claim{a.ID, a.Epoch - 1})
+		a.valve.done(claim{a.ID, a.Epoch - 1})
 		p.slots.returned(1)
 		p.finisher.submit(a, o)
 	}()
@@ -125,7 +123,8 @@ func (a *attempt) context(parent context.Context) (context.Context, context.Canc
 	if a.clock != nil {
 		return a.clock, a.clock.cancel
 	}
-	return context.WithDeadline(a.cause(parent), a.deadline)
+	d := &deadline{parent: a.cause(parent), at: a.deadline}
+	return d, d.end
 }
 
 // call runs the handler and turns its panic into an error.

@@ -128,6 +128,18 @@ func (v *valve) ended(n int) {
 	}
 }
 
+// without gives back all that one hint was let through with, of which no handler came.
+func (v *valve) without(at claim, p pass) {
+	v.giveBack(1, p)
+	v.share.giveBackKey(at)
+}
+
+// done gives back what a hint was let through with whose handler has returned.
+func (v *valve) done(at claim) {
+	v.ended(1)
+	v.share.endedKey(at)
+}
+
 // most is how many messages in hand are of use to the kind, at most n.
 func (v *valve) most(n int) int {
 	if m := v.breaker.most(); m > 0 {

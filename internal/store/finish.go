@@ -141,10 +141,7 @@ func (s *Store) FinishOne(ctx context.Context, worker uuid.UUID, o Outcome) (Fat
 func single(worker uuid.UUID, o Outcome) (string, []any) {
 	switch o.Event {
 	case Succeeded:
-		if o.Result != nil {
-			return writsql.Statement("FinishSentResult"), []any{o.ID, o.Epoch, worker, text(o.Result)}
-		}
-		return writsql.Statement("FinishSentWaiting"), []any{o.ID, o.Epoch, worker}
+		return writsql.Statement("FinishSentWaiting"), []any{o.ID, o.Epoch, worker, text(o.Result)}
 	case Retried:
 		spent := 1
 		if o.Free {

@@ -56,9 +56,17 @@ func (o *Outbox) Take(ctx context.Context, from, until time.Time, limit int) (*T
 		b.Queue(writsql.Statement("RelayWake"))
 	}
 	b.Queue(relayTransaction)
-	b.Queue(writsql.Statement("RelayTake"), from, until, limit).Query(func(rows pgx.Rows) (err error) {
-		taken, err = pgx.CollectRows(rows, scanRow)
-		return err
+	b.Queue(writsql.Statement("RelayTake"), from, until, limit).Query(func(rows pgx.Rows) error {
+		var r Row
+		targets := r.targets()
+		for rows.Next() {
+			r = Row{}
+			if err := rows.Scan(targets...); err != nil {
+				return err
+			}
+			taken = append(taken, r)
+		}
+		return rows.Err()
 	})
 	results := o.conn.SendBatch(taking, b)
 	tx := results.Tx()
@@ -80,10 +88,8 @@ func (o *Outbox) Take(ctx context.Context, from, until time.Time, limit int) (*T
 	return &Taken{}, nil
 }
 
-func scanRow(row pgx.CollectableRow) (Row, error) {
-	var r Row
-	err := row.Scan(&r.Ref, &r.DueAt, (*uuidTarget)(&r.ID), &r.Epoch, &r.Kind, &r.Op, &r.Exchange, &r.RoutingKey, &r.Headers, &r.Payload)
-	return r, err
+func (r *Row) targets() []any {
+	return []any{&r.Ref, &r.DueAt, (*uuidTarget)(&r.ID), &r.Epoch, &r.Kind, &r.Op, &r.Exchange, &r.RoutingKey, &r.Headers, &r.Payload}
 }
 
 // Taken is a set of outbox rows that are locked until it is finished or released.

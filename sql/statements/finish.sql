@@ -14,13 +14,8 @@ WHERE i.ctid = ANY (ARRAY(
 RETURNING i.id;
 
 -- name: FinishSentWaiting
-UPDATE writ.intents i SET state = 'sent', event = 'succeeded', finished_at = now(), flagged_at = NULL, flag_reason = NULL, probe_at = NULL
-WHERE i.id = $1 AND (SELECT writ.check_adopted()) AND i.epoch = $2 AND i.worker_id = $3 AND i.state = 'sending'
-RETURNING i.id;
-
--- name: FinishSentResult
 UPDATE writ.intents i SET state = 'sent', event = 'succeeded', finished_at = now(), flagged_at = NULL, flag_reason = NULL, probe_at = NULL,
-    result = $4::jsonb
+    result = coalesce($4::jsonb, i.result)
 WHERE i.id = $1 AND (SELECT writ.check_adopted()) AND i.epoch = $2 AND i.worker_id = $3 AND i.state = 'sending'
 RETURNING i.id;
 

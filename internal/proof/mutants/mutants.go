@@ -150,8 +150,8 @@ var Mutants = []Mutant{
 		Edits: []Edit{
 			{File: "sql/statements/finish.sql", Old: "AND c.epoch = $2::int AND c.worker_id", New: "AND $2::int IS NOT NULL AND c.worker_id"},
 			{
-				File: "sql/statements/finish.sql", Old: "probe_at = NULL\nWHERE i.id = $1 AND (SELECT writ.check_adopted()) AND i.epoch = $2 AND i.worker_id = $3 AND i.state = 'sending'\nRETURNING i.id;",
-				New: "probe_at = NULL\nWHERE i.id = $1 AND (SELECT writ.check_adopted()) AND $2::int IS NOT NULL AND i.worker_id = $3 AND i.state = 'sending'\nRETURNING i.id;",
+				File: "sql/statements/finish.sql", Old: "result)\nWHERE i.id = $1 AND (SELECT writ.check_adopted()) AND i.epoch = $2 AND i.worker_id = $3 AND i.state = 'sending'\nRETURNING i.id;",
+				New: "result)\nWHERE i.id = $1 AND (SELECT writ.check_adopted()) AND $2::int IS NOT NULL AND i.worker_id = $3 AND i.state = 'sending'\nRETURNING i.id;",
 			},
 		},
 		Catch: Catch{here, "TestTwoSlots"},
@@ -164,8 +164,8 @@ var Mutants = []Mutant{
 				New: "AND $2::int IS NOT NULL AND $3::uuid IS NOT NULL",
 			},
 			{
-				File: "sql/statements/finish.sql", Old: "probe_at = NULL\nWHERE i.id = $1 AND (SELECT writ.check_adopted()) AND i.epoch = $2 AND i.worker_id = $3 AND i.state = 'sending'\nRETURNING i.id;",
-				New: "probe_at = NULL\nWHERE i.id = $1 AND (SELECT writ.check_adopted()) AND $2::int IS NOT NULL AND $3::uuid IS NOT NULL\nRETURNING i.id;",
+				File: "sql/statements/finish.sql", Old: "result)\nWHERE i.id = $1 AND (SELECT writ.check_adopted()) AND i.epoch = $2 AND i.worker_id = $3 AND i.state = 'sending'\nRETURNING i.id;",
+				New: "result)\nWHERE i.id = $1 AND (SELECT writ.check_adopted()) AND $2::int IS NOT NULL AND $3::uuid IS NOT NULL\nRETURNING i.id;",
 			},
 		},
 		Catch: Catch{pool, "TestVerdictFirst"},
