@@ -92,7 +92,7 @@ const (
 	paceOver = 100 * time.Millisecond
 	// blink is the pause between two glances at the outbox for workers of this process, and leisure what a small batch gets
 	// to gather when they have its hints already.
-	blink   = 2 * time.Millisecond
+	blink   = 4 * time.Millisecond
 	leisure = 20 * time.Millisecond
 	// restless is the longest pause between two looks while a creation is in flight that will not ring.
 	restless = 16 * time.Millisecond

@@ -230,10 +230,7 @@ func (b *breaker) report(room int) (r store.BreakerReport, needed bool) {
 func (b *breaker) hear(s store.Breaker, asked time.Time, lease time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if s.Generation < b.state.Generation {
-		return
-	}
-	if s.Generation > b.state.Generation || s.State != b.state.State {
+	if s.Generation != b.state.Generation || s.State != b.state.State { // a lower one, too: the database may have gone back in time
 		b.tried, b.verdict, b.calls, b.failures, b.lease = false, "", 0, 0, time.Time{}
 	}
 	changed := s != b.state
