@@ -14,7 +14,7 @@ import (
 
 // The rows and columns, in the order of the picture.
 var (
-	steps  = []string{"create", "relay", "claim", "run", "safe point", "extend", "finish", "retry", "flag", "probe", "requeue", "verbs", "late report", "bulk", "quarantine", "publish", "event", "subscribe", "webhook", "mail"}
+	steps  = []string{"create", "relay", "limit", "claim", "run", "safe point", "extend", "finish", "retry", "flag", "probe", "requeue", "verbs", "late report", "bulk", "quarantine", "publish", "event", "subscribe", "webhook", "mail"}
 	faults = []string{"sigkill", "commit-cut", "commit-answer-lost", "broker-cut", "confirm-lost", "message-returned"}
 
 	titles = map[string]string{
@@ -71,6 +71,15 @@ var cells = []cell{
 	{"relay", "confirm-lost", "in silence", "published twice, sent once", publishing{wire.Confirm, wire.Swallow, false, "not confirmed", 2}.scenario},
 	{"relay", "confirm-lost", "nack instead", "published twice, sent once", publishing{wire.Confirm, wire.Nack, false, "refused", 2}.scenario},
 	{"relay", "message-returned", "", "kept with the reason, sent once", publishing{wire.Publish, wire.Misroute, false, "no such queue", 1}.scenario},
+
+	{"limit", "sigkill", "tokens, before COMMIT", "sent once, by another", leasing(startsLimited, tokens, killedBefore)},
+	{"limit", "sigkill", "tokens, after COMMIT", "the tokens are lost; sent once, by another", leasing(startsLimited, tokens, killedAfter)},
+	{"limit", "sigkill", "places, before COMMIT", "sent once, by another", leasing(runningLimited, places, killedBefore)},
+	{"limit", "sigkill", "places, after COMMIT", "the place is free with its death; sent once, by another", leasing(runningLimited, places, killedAfter)},
+	{"limit", "commit-cut", "tokens", "asked again, sent once", leasing(startsLimited, tokens, cut)},
+	{"limit", "commit-cut", "places", "asked again, sent once", leasing(runningLimited, places, cut)},
+	{"limit", "commit-answer-lost", "tokens", "asked again, sent once", leasing(startsLimited, tokens, answerLost)},
+	{"limit", "commit-answer-lost", "places", "said again, sent once", leasing(runningLimited, places, answerLost)},
 
 	{"claim", "sigkill", "before COMMIT", "sent once, by another", claiming(killedBefore, sentOnce)},
 	{"claim", "sigkill", "after COMMIT", "flagged", claiming(killedAfter, unbegun)},
@@ -249,6 +258,7 @@ type gap struct {
 
 var gaps = []gap{
 	{"create", faults[3:], "Create speaks to no broker."},
+	{"limit", faults[3:], "Tokens and places are leased from Postgres only."},
 	{"claim", faults[4:], "A worker publishes nothing; a hint that it puts back goes through the outbox, and so through the relay."},
 	{"run", faults[4:], "A running handler has nothing to do with the broker: its message was acked when it was claimed."},
 	{"safe point", faults[3:], "A safe point is written to Postgres only; the hint of a job that is handed over goes through the outbox, and so through the relay."},

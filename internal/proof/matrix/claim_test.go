@@ -54,3 +54,23 @@ func puttingBack(m moment) scenario {
 		w.restsAt(id, sentOnce)
 	}
 }
+
+// Limits of a kind, for writ.set_limit.
+const (
+	startsLimited  = "starts => 5"
+	runningLimited = "running => 1"
+)
+
+// leasing: the kind has a limit over all processes; the transaction breaks in which a worker asks for its share.
+func leasing(limit, text string, m moment) scenario {
+	return func(t *testing.T, w *world) {
+		w.db.Run(t, "SELECT writ.set_limit($1, 'a person', 'the other side is slow', "+limit+")", manual.Name)
+		w.start(relay, w.straight)
+		fired := w.strike(worker, m, text)
+		id := w.create(manual, done)
+		w.met(fired)
+		w.again(worker, m)
+		w.start(reconciles, w.straight)
+		w.restsAt(id, sentOnce)
+	}
+}

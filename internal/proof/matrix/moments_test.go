@@ -31,6 +31,8 @@ const (
 	settles  = "INSERT INTO writ.inbox"
 	points   = "SET progress"            // a safe point
 	extends  = "SET deadline_at = great" // a handler gets more time
+	tokens   = "writ.lease_tokens"
+	places   = "writ.lease_places"
 )
 
 // moment is where a transaction is broken, and how.

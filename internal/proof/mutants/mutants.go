@@ -366,4 +366,39 @@ var Mutants = []Mutant{
 		}},
 		Catch: Catch{statements, "TestBreaker_many"},
 	},
+	{
+		Name: "tokens given out twice", // what one process has leased is there for the next
+		Edits: []Edit{{
+			File: "sql/limits.sql", Old: "UPDATE writ.tokens t SET next_at = tail WHERE", New: "UPDATE writ.tokens t SET next_at = t.next_at WHERE",
+		}},
+		Catch: Catch{statements, "TestTokens"},
+	},
+	{
+		Name: "others' places not counted",
+		Edits: []Edit{{
+			File: "sql/limits.sql", Old: "l.running - theirs.held - uses[n]", New: "l.running - uses[n]",
+		}},
+		Catch: Catch{statements, "TestPlacesAtOnce"},
+	},
+	{
+		Name: "limit fails open", // claims do not wait for tokens
+		Edits: []Edit{{
+			File: "workers/share.go", Old: "	got = min(got, n)\n", New: "	got = n\n",
+		}},
+		Catch: Catch{pool, "TestLimit_failsClosed"},
+	},
+	{
+		Name: "class as declared now", // an attempt of a worker to whom its kind was not idempotent is repeated by itself
+		Edits: []Edit{{
+			File: "sql/statements/reconcile.sql", Old: "CASE WHEN k.class = 'idempotent' THEN coalesce(w.classes[array_position(w.kinds, i.kind)], k.class)", New: "CASE WHEN k.class = 'idempotent' THEN k.class",
+		}},
+		Catch: Catch{pool, "TestRolling_redeclaredIdempotent"},
+	},
+	{
+		Name: "what happened is not told", // to the code that has a share in it
+		Edits: []Edit{{
+			File: "sql/guard.sql", Old: "        OR verb = 'happened' AND EXISTS (SELECT FROM writ.kinds WHERE name = NEW.kind AND completes) THEN", New: "        THEN",
+		}},
+		Catch: Catch{pool, "TestOnHappened"},
+	},
 }
