@@ -114,28 +114,8 @@ type part struct {
 
 func build(t *testing.T) *town {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "writ-blackout-") // not t.TempDir: the path of a socket must be short
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	stack, err := devstack.Up(context.Background(), devstack.Options{Dir: filepath.Join(dir, "stack"), Log: os.Stderr, Mode: devstack.ModePrivate})
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &town{t: t, stack: stack, ledger: filepath.Join(dir, "ledger")}
-	t.Cleanup(func() {
-		w.kill()
-		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-		defer cancel()
-		if err := stack.Down(ctx); err != nil {
-			t.Error(err)
-		}
-	})
+	w := &town{t: t, stack: testkit.Servers(t), ledger: filepath.Join(t.TempDir(), "ledger")}
+	t.Cleanup(w.kill)
 	return w
 }
 

@@ -1,3 +1,6 @@
+// Package restore is the drill of docs/operations.md, After a restore, as a test: a server is lost, and its backup of an
+// earlier moment is put in its place, though the outside world goes on from where it was. And the other drill: a dump that
+// is restored as a staging copy.
 package restore
 
 import (
@@ -76,7 +79,7 @@ type world struct {
 
 func newWorld(t *testing.T, s settler) *world {
 	t.Helper()
-	stack := serve(t)
+	stack := testkit.Servers(t)
 	w := &world{t: t, stack: stack, db: testkit.DatabaseOn(t, stack.DatabaseURL), settler: s, gates: map[string]chan struct{}{}}
 	w.ledger, w.outside = proof.NewLedger(t, ledger.Config{Plan: ledger.Plan{}})
 	return w

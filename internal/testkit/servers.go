@@ -1,7 +1,4 @@
-// Package restore is the drill of docs/operations.md, After a restore, as a test: a server is lost, and its backup of an
-// earlier moment is put in its place, though the outside world goes on from where it was. And the other drill: a dump that
-// is restored as a staging copy.
-package restore
+package testkit
 
 import (
 	"context"
@@ -13,10 +10,10 @@ import (
 	"github.com/writhq/writ/internal/devstack"
 )
 
-// serve brings up servers for one test alone, which may lose them.
-func serve(t *testing.T) *devstack.Stack {
+// Servers brings up a Postgres and a RabbitMQ for one test alone, which may lose them.
+func Servers(t testing.TB) *devstack.Stack {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "writ-restore-") // not t.TempDir: the path of a socket must be short
+	dir, err := os.MkdirTemp("", "writ-test-") // not t.TempDir: the path of a socket must be short
 	if err != nil {
 		t.Fatal(err)
 	}
