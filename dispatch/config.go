@@ -103,6 +103,8 @@ const (
 	// refresh is how often the declared kinds are read again, depths how often the queues are asked for theirs.
 	refresh = 5 * time.Second
 	// learn is the same while a backlog travels singly because nobody has said yet how long its kind runs.
-	learn  = 50 * time.Millisecond
-	depths = 15 * time.Second
+	learn = 50 * time.Millisecond
+	// unknown bounds a batch of such a backlog.
+	unknown = 128
+	depths  = 15 * time.Second
 )

@@ -170,21 +170,28 @@ func (s *session) pack(rows []store.Row) (parcels []parcel, events bool, refused
 	for _, f := range open {
 		flush(f)
 	}
+	if len(lanes) > 0 {
+		s.known = true
+		for _, l := range lanes {
+			s.known = s.known && !l.unknown
+		}
+	}
 	return parcels, events, refused
 }
 
 // lane is how the hints of a kind travel in one batch.
 type lane struct {
-	queue string // the broker's name
-	size  int    // of a frame
-	err   error
+	queue   string // the broker's name
+	size    int    // of a frame
+	unknown bool   // how long its kind typically runs
+	err     error
 }
 
 func (s *session) lane(kind string, rows int) (l lane) {
 	route := s.route(kind)
 	if l.queue, l.err = rabbit.QueueName(s.installation, route.Queue); l.err == nil {
-		l.size = frameSize(rows, route.Typical)
-		s.learning = s.learning || route.Typical == 0 && rows > 1
+		l.size, l.unknown = frameSize(rows, route.Typical), route.Typical == 0
+		s.learning = s.learning || l.unknown && rows > 1
 	}
 	return l
 }

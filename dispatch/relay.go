@@ -146,6 +146,7 @@ type session struct {
 	subscribed map[string]string // by event: a subscription of this database
 
 	learning bool // a backlog travels singly because the typical run time of its kind is not known
+	known    bool // that of all kinds in the last batch was
 
 	low        time.Time // where the next scan begins, by the database's clock
 	stragglers time.Time // when to look behind it again, by ours
@@ -235,7 +236,11 @@ func (s *session) pump(ctx context.Context) (int, error) {
 }
 
 func (s *session) take(ctx context.Context, from, until time.Time) (int, error) {
-	taken, err := s.outbox.Take(ctx, from, until, s.cfg.Batch)
+	limit := s.cfg.Batch
+	if !s.known { // what travels singly is dear, and soon it need not
+		limit = min(limit, unknown)
+	}
+	taken, err := s.outbox.Take(ctx, from, until, limit)
 	if err != nil || len(taken.Rows) == 0 {
 		return 0, err
 	}
@@ -295,6 +300,10 @@ func (s *session) refresh(ctx context.Context) error {
 	s.subscribed = subscribed
 	s.routes, s.routesAt, s.learning = routes, time.Now(), false
 	if before == nil {
+		s.known = true
+		for _, route := range routes {
+			s.known = s.known && route.Typical > 0
+		}
 		return nil
 	}
 	var fresh []string

@@ -60,9 +60,12 @@ func (p *pulse) alive() bool {
 
 // beat writes the heartbeat until ctx ends, on a connection of its own: a busy pool must not make a worker look dead.
 // Between beats it looks after handlers past their deadline.
-func (p *Pool) beat(ctx context.Context) {
-	var conn *pgx.Conn
+//
+// It begins with the connection that comes from calling; nil: none.
+func (p *Pool) beat(ctx context.Context, calling <-chan *pgx.Conn) {
+	conn := <-calling
 	defer func() { hangUp(conn) }()
+	early := conn != nil // made a while ago: it may be lost by now
 	var flags sync.WaitGroup
 	defer flags.Wait()
 	for tick := time.NewTicker(p.cfg.Heartbeat); ; {
@@ -72,7 +75,12 @@ func (p *Pool) beat(ctx context.Context) {
 			p.cfg.Log.Warn("worker: heartbeat failed", "error", err, "alive", p.pulse.alive())
 			hangUp(conn)
 			conn = nil
+			if early {
+				early = false
+				continue
+			}
 		}
+		early = false
 		select {
 		case <-ctx.Done():
 			tick.Stop()
@@ -98,16 +106,8 @@ func (p *Pool) sendBeat(ctx context.Context, conn *pgx.Conn) (*pgx.Conn, error) 
 	defer cancel()
 	if conn == nil {
 		var err error
-		if conn, err = pgx.ConnectConfig(ctx, p.pool.Config().ConnConfig.Copy()); err != nil {
-			return nil, err
-		}
-		// Where has it come to? In a copy that nobody adopted it does not live, and so starts nothing.
-		settings, err := store.ReadSettings(ctx, conn)
-		if err != nil {
+		if conn, err = p.call(ctx); err != nil {
 			return conn, err
-		}
-		if !settings.Adopted {
-			return conn, errors.New(settings.Reason())
 		}
 	}
 	stuck := 0
@@ -144,6 +144,36 @@ func (p *Pool) sendBeat(ctx context.Context, conn *pgx.Conn) (*pgx.Conn, error) 
 		return conn, err
 	}
 	return conn, p.reportBreakers(ctx, conn)
+}
+
+// call connects for the heartbeats. Where has it come to? In a copy that nobody adopted it does not live, and so starts nothing.
+// With an error it returns a connection that is of no use, or none.
+func (p *Pool) call(ctx context.Context) (*pgx.Conn, error) {
+	conn, err := pgx.ConnectConfig(ctx, p.pool.Config().ConnConfig.Copy())
+	if err != nil {
+		return nil, err
+	}
+	settings, err := store.ReadSettings(ctx, conn)
+	if err == nil && !settings.Adopted {
+		err = errors.New(settings.Reason())
+	}
+	return conn, err
+}
+
+// callEarly does so while something else is under way.
+func (p *Pool) callEarly(ctx context.Context) <-chan *pgx.Conn {
+	calling := make(chan *pgx.Conn, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(ctx, p.cfg.TTL/2)
+		defer cancel()
+		conn, err := p.call(ctx)
+		if err != nil {
+			hangUp(conn)
+			conn = nil
+		}
+		calling <- conn
+	}()
+	return calling
 }
 
 // flagOverdue flags rows whose handlers ignore their cancelled contexts. They keep slot and row: no outcome is written

@@ -167,6 +167,12 @@ func (p *Pool) Run(ctx context.Context) error {
 		<-consuming
 	}
 	defer stopConsuming()
+	calling, called := p.callEarly(ctx), false
+	defer func() {
+		if !called {
+			hangUp(<-calling)
+		}
+	}()
 	settings, err := p.register(ctx)
 	if err != nil || ctx.Err() != nil {
 		return err
@@ -187,7 +193,8 @@ func (p *Pool) Run(ctx context.Context) error {
 
 	beating, stopBeating := context.WithCancel(context.Background())
 	beats := make(chan struct{})
-	go func() { defer close(beats); p.beat(beating) }()
+	called = true
+	go func() { defer close(beats); p.beat(beating, calling) }()
 	finishing := make(chan struct{})
 	go func() { defer close(finishing); p.finisher.run(p.settling) }()
 

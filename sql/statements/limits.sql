@@ -30,7 +30,7 @@ SELECT writ.line_up($1, $2, $3, $4, $5, $6, $7);
 -- are found without the function, which takes longer than all the rest.
 SELECT i.id, k.key, i.run_at, coalesce(t.line_at > now() AND (i.run_at, i.id) <= (t.lined_at, t.lined_id), false),
     coalesce(t.line_at > now() AND (i.run_at, i.id) > (t.lined_at, t.lined_id), false)
-FROM writ.intents i, LATERAL (SELECT CASE WHEN octet_length(i.args #>> $4::text[]) <= 200 THEN '=' || (i.args #>> $4::text[])
+FROM writ.intents i, LATERAL (SELECT CASE WHEN $4::text[] IS NOT NULL AND coalesce(octet_length(i.args #>> $4::text[]), 0) <= 200 THEN '=' || coalesce(i.args #>> $4::text[], '')
     ELSE writ.limit_key(i.args, i.subjects, $2::text) END AS key OFFSET 0) k
 LEFT JOIN writ.tokens t ON t.kind = $3 AND t.key = k.key
 WHERE i.id = ANY ($1::uuid[]);
