@@ -222,6 +222,10 @@ func TestSubscribe(t *testing.T) {
 	if got := e.intents(kindOf("late").Name); got[3] != 1 {
 		t.Errorf("a subscription added later got %v; want what came from then on", got)
 	}
+	// It would have been told before the others.
+	if got := e.intents(kindOf("greet").Name); got[99] != 0 {
+		t.Errorf("an event that was rolled back was told: %v", got)
+	}
 	if n := testkit.Value[int](t, e.db, "SELECT count(*) FROM writ.subscriptions"); n != 3 {
 		t.Errorf("%d subscriptions are declared; want 3", n)
 	}

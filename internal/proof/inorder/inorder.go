@@ -3,19 +3,16 @@ package inorder
 
 import "iter"
 
-// parallel is how many are done at once: one for each processor of a small machine.
-const parallel = 2
-
-// Do does all items, two at a time, and yields each with its result in the order of the items, as soon as those before it
+// Do does all items, so many at a time, and yields each with its result in the order of the items, as soon as those before it
 // are yielded. It blocks while it waits for a result. What was begun goes on if the caller stops listening, and nothing more
 // is begun.
-func Do[T, R any](items []T, do func(T) R) iter.Seq2[T, R] {
+func Do[T, R any](items []T, atOnce int, do func(T) R) iter.Seq2[T, R] {
 	return func(yield func(T, R) bool) {
 		results := make([]chan R, len(items))
 		for i := range items {
 			results[i] = make(chan R, 1)
 		}
-		slots, enough := make(chan struct{}, parallel), make(chan struct{})
+		slots, enough := make(chan struct{}, atOnce), make(chan struct{})
 		defer close(enough)
 		go func() {
 			for i, item := range items {

@@ -13,7 +13,7 @@ func TestDo(t *testing.T) {
 	second := make(chan struct{})
 	under := make(chan struct{}, 2)
 	var items, results []int
-	for item, result := range inorder.Do([]int{0, 1, 2, 3}, func(n int) int {
+	for item, result := range inorder.Do([]int{0, 1, 2, 3}, 2, func(n int) int {
 		select {
 		case under <- struct{}{}:
 		default:
@@ -42,7 +42,7 @@ func TestDo_stop(t *testing.T) {
 	hold := make(chan struct{})
 	all := make([]int, 100)
 	all[0] = 1
-	for range inorder.Do(all, func(first int) int {
+	for range inorder.Do(all, 2, func(first int) int {
 		begun <- first
 		if first != 1 {
 			<-hold

@@ -50,37 +50,48 @@ func (m Mutant) Overlay(root, dir string) (string, error) {
 // Verdict is how a test ended.
 type Verdict int
 
-// The verdicts. Broken is anything but a test that passed or failed by itself: it did not build, did not run, or hung.
+// The verdicts. Broken is anything but a test that passed or failed by itself: it did not run, or hung.
 const (
 	Broken Verdict = iota
 	Passed
 	Failed
 )
 
-// Run runs the test in the module at root, with an overlay unless that is empty. The output is the test's.
-func (c Catch) Run(ctx context.Context, root, overlay string) (Verdict, string, error) {
+// Build builds the tests of a package of the module at root into the file binary, with an overlay unless that is empty. What
+// the compiler said is in the error.
+func Build(ctx context.Context, root, pkg, overlay, binary string) error {
+	args := []string{"test", "-c", "-vet=off", "-ldflags=-s -w", "-o", binary} // nobody debugs it: half of the linker's work
+	if overlay != "" {
+		args = append(args, "-overlay", overlay)
+	}
+	cmd := exec.CommandContext(ctx, "go", append(args, pkg)...)
+	cmd.Dir = root
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("go test -c %s: %w: %s", pkg, err, out)
+	}
+	return nil
+}
+
+// Run runs the test out of what Build built of its package, in the module at root. The output is the test's.
+func (c Catch) Run(ctx context.Context, root, binary string) (Verdict, string, error) {
 	var levels []string
 	for level := range strings.SplitSeq(c.Test, "/") {
 		levels = append(levels, "^"+level+"$")
 	}
-	args := []string{"test", "-count=1", "-v", "-vet=off", "-timeout=90s", "-run", strings.Join(levels, "/")}
-	if overlay != "" {
-		args = append(args, "-overlay", overlay)
-	}
-	cmd := exec.CommandContext(ctx, "go", append(args, c.Package)...)
-	cmd.Dir = root
+	cmd := exec.CommandContext(ctx, binary, "-test.count=1", "-test.v", "-test.timeout=90s", "-test.run", strings.Join(levels, "/"))
+	cmd.Dir = filepath.Join(root, c.Package)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	err := cmd.Run()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
-		return Broken, out.String(), fmt.Errorf("go test: %w", err)
+		return Broken, out.String(), fmt.Errorf("%s: %w", c.Package, err)
 	}
 	return c.judge(out.String(), err == nil), out.String(), nil
 }
 
-// judge reads what go test printed. A failure counts only if this test says so itself: a build that fails, a test that
-// times out or is not there, and a crash of the process show nothing about the check.
+// judge reads what the tests printed. A failure counts only if this test says so itself: a test that times out or is not
+// there, and a crash of the process show nothing about the check.
 func (c Catch) judge(out string, ok bool) Verdict {
 	says := func(word string) bool { return strings.Contains(out, "--- "+word+": "+c.Test+" (") }
 	switch {

@@ -98,6 +98,17 @@ func (r *rig) faulty(kind intent.Kind[args], do func(context.Context, *workers.J
 // hints returns how many hints the worker has counted with a result.
 func (w *worker) hints(t *testing.T, result string) float64 {
 	t.Helper()
+	return w.count(t, func(counted string) bool { return counted == result })
+}
+
+// idle returns how many hints the worker has counted that started nothing.
+func (w *worker) idle(t *testing.T) float64 {
+	t.Helper()
+	return w.count(t, func(counted string) bool { return counted != "claimed" })
+}
+
+func (w *worker) count(t *testing.T, of func(result string) bool) (n float64) {
+	t.Helper()
 	families, err := w.metrics.Gather()
 	if err != nil {
 		t.Fatal(err)
@@ -108,13 +119,13 @@ func (w *worker) hints(t *testing.T, result string) float64 {
 		}
 		for _, m := range f.GetMetric() {
 			for _, l := range m.GetLabel() {
-				if l.GetValue() == result {
-					return m.GetCounter().GetValue()
+				if of(l.GetValue()) {
+					n += m.GetCounter().GetValue()
 				}
 			}
 		}
 	}
-	return 0
+	return n
 }
 
 func (r *rig) create(kind intent.Kind[args], n int) intent.ID {

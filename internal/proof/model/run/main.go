@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
 	"strings"
 	"time"
 
@@ -43,7 +44,7 @@ func run(ctx context.Context, args []string, _ io.Reader, stdout, stderr io.Writ
 	began := time.Now()
 	var states int64
 	faults := 0
-	for row, got := range inorder.Do(rows, func(r model.Row) outcome { return check(ctx, r) }) {
+	for row, got := range inorder.Do(rows, runtime.NumCPU(), func(r model.Row) outcome { return check(ctx, r) }) {
 		states += got.States
 		if !got.print(stdout, row, *only != "") {
 			faults++

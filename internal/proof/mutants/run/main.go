@@ -53,7 +53,13 @@ func run(ctx context.Context, args []string, _ io.Reader, stdout, stderr io.Writ
 	if *verbose {
 		output = stderr
 	}
-	return hunt(ctx, &hunter{root: root, output: output, plain: map[mutants.Catch]func() string{}}, chosen, stdout)
+	dir, err := os.MkdirTemp("", "writ-mutants-")
+	if err != nil {
+		fmt.Fprintln(stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	return hunt(ctx, &hunter{root: root, dir: dir, output: output, plain: map[mutants.Catch]func() string{}, built: map[string]func() (string, error){}}, chosen, stdout)
 }
 
 func moduleRoot(ctx context.Context) (string, error) {
@@ -68,11 +74,14 @@ func moduleRoot(ctx context.Context) (string, error) {
 	return filepath.Dir(mod), nil
 }
 
+// atOnce is how many are hunted side by side. A test that is to fail waits most of its time, for what will not come.
+const atOnce = 4
+
 // hunt hunts all and prints the table; the return value is the exit code.
 func hunt(ctx context.Context, h *hunter, chosen []mutants.Mutant, stdout io.Writer) int {
 	fmt.Fprintf(stdout, "%-32s %-58s %7s\n", "mutant", "caught by", "time")
 	began, survived := time.Now(), 0
-	for m, got := range inorder.Do(chosen, func(m mutants.Mutant) answer { return h.timed(ctx, m) }) {
+	for m, got := range inorder.Do(chosen, atOnce, func(m mutants.Mutant) answer { return h.timed(ctx, m) }) {
 		result := m.Catch.Package + " " + m.Catch.Test
 		if got.fault != "" {
 			survived++
@@ -90,10 +99,12 @@ func hunt(ctx context.Context, h *hunter, chosen []mutants.Mutant, stdout io.Wri
 // hunter plants mutants. Safe for concurrent use.
 type hunter struct {
 	root   string
+	dir    string // for what is built
 	output io.Writer
 
 	mu    sync.Mutex
-	plain map[mutants.Catch]func() string // the test without a mutant, run once
+	plain map[mutants.Catch]func() string   // the test without a mutant, run once
+	built map[string]func() (string, error) // the tests of a package without a mutant, built once
 }
 
 type answer struct {
@@ -108,7 +119,7 @@ func (h *hunter) timed(ctx context.Context, m mutants.Mutant) answer {
 
 // hunt plants one mutant and returns why it was not caught; empty: it was.
 func (h *hunter) hunt(ctx context.Context, m mutants.Mutant) string {
-	dir, err := os.MkdirTemp("", "writ-mutant-")
+	dir, err := os.MkdirTemp(h.dir, "mutant-")
 	if err != nil {
 		return err.Error()
 	}
@@ -120,7 +131,11 @@ func (h *hunter) hunt(ctx context.Context, m mutants.Mutant) string {
 	if fault := h.sound(ctx, m.Catch)(); fault != "" {
 		return fault
 	}
-	verdict, out, err := m.Catch.Run(ctx, h.root, overlay)
+	binary := filepath.Join(dir, "mutant.test")
+	if err := mutants.Build(ctx, h.root, m.Catch.Package, overlay, binary); err != nil {
+		return err.Error()
+	}
+	verdict, out, err := m.Catch.Run(ctx, h.root, binary)
 	h.print(m.Name, out)
 	switch {
 	case err != nil:
@@ -139,7 +154,11 @@ func (h *hunter) sound(ctx context.Context, c mutants.Catch) func() string {
 	defer h.mu.Unlock()
 	if h.plain[c] == nil {
 		h.plain[c] = sync.OnceValue(func() string {
-			verdict, out, err := c.Run(ctx, h.root, "")
+			binary, err := h.binary(ctx, c.Package)()
+			if err != nil {
+				return err.Error()
+			}
+			verdict, out, err := c.Run(ctx, h.root, binary)
 			h.print("no mutant", out)
 			if err != nil {
 				return err.Error()
@@ -151,6 +170,19 @@ func (h *hunter) sound(ctx context.Context, c mutants.Catch) func() string {
 		})
 	}
 	return h.plain[c]
+}
+
+// binary builds the tests of a package without a mutant, once.
+func (h *hunter) binary(ctx context.Context, pkg string) func() (string, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.built[pkg] == nil {
+		binary := filepath.Join(h.dir, fmt.Sprintf("%d.test", len(h.built)))
+		h.built[pkg] = sync.OnceValues(func() (string, error) {
+			return binary, mutants.Build(ctx, h.root, pkg, "", binary)
+		})
+	}
+	return h.built[pkg]
 }
 
 func (h *hunter) print(name, out string) {
