@@ -11,12 +11,7 @@ import (
 // killed leaves the row pending, or sending for the reconciler to flag.
 func claiming(m moment, want end) scenario {
 	return func(_ *testing.T, w *world) {
-		w.start(relay, w.straight)
-		fired := w.strike(worker, m, claims)
-		id := w.create(manual, done)
-		w.met(fired)
-		w.again(worker, m)
-		w.start(reconciles, w.straight)
+		id := w.strikeWork(m, claims, manual, done)
 		w.restsAt(id, want)
 	}
 }
@@ -65,12 +60,7 @@ const (
 func leasing(limit, text string, m moment) scenario {
 	return func(t *testing.T, w *world) {
 		w.db.Run(t, "SELECT writ.set_limit($1, 'a person', 'the other side is slow', "+limit+")", manual.Name)
-		w.start(relay, w.straight)
-		fired := w.strike(worker, m, text)
-		id := w.create(manual, done)
-		w.met(fired)
-		w.again(worker, m)
-		w.start(reconciles, w.straight)
+		id := w.strikeWork(m, text, manual, done)
 		w.restsAt(id, sentOnce)
 	}
 }

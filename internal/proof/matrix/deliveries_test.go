@@ -176,12 +176,7 @@ func (w *world) openPost() {
 func handing(kind intent.Kind[task], m moment, want end) scenario {
 	return func(_ *testing.T, w *world) {
 		w.openPost()
-		w.start(relay, w.straight)
-		fired := w.strike(worker, m, sends)
-		id := w.create(kind, done)
-		w.met(fired)
-		w.again(worker, m)
-		w.start(reconciles, w.straight)
+		id := w.strikeWork(m, sends, kind, done)
 		w.restsAt(id, want)
 	}
 }

@@ -6,12 +6,7 @@ import "testing"
 // applied where it was; where it died nobody knows, unless it was written.
 func outcome(m moment, text string, want end, script ...string) scenario {
 	return func(_ *testing.T, w *world) {
-		w.start(relay, w.straight)
-		fired := w.strike(worker, m, text)
-		id := w.create(manual, script...)
-		w.met(fired)
-		w.again(worker, m)
-		w.start(reconciles, w.straight)
+		id := w.strikeWork(m, text, manual, script...)
 		w.restsAt(id, want)
 	}
 }

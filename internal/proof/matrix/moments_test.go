@@ -113,6 +113,19 @@ func (w *world) again(role string, m moment) {
 	}
 }
 
+// strikeWork creates an intent, and returns it when the transaction that is known by text has broken under the worker that
+// carries it out. Then a worker is at work again, and a reconciler, for what a dead one left; how it ends is for the caller to check.
+func (w *world) strikeWork(m moment, text string, kind intent.Kind[task], script ...string) intent.ID {
+	w.t.Helper()
+	w.start(relay, w.straight)
+	fired := w.strike(worker, m, text)
+	id := w.create(kind, script...)
+	w.met(fired)
+	w.again(worker, m)
+	w.start(reconciles, w.straight)
+	return id
+}
+
 // scenario is what a cell does in its world.
 type scenario func(t *testing.T, w *world)
 

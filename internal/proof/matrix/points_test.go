@@ -42,19 +42,11 @@ var (
 // pointing: the transaction of the first safe point breaks. A worker that lives says it again and goes on; where it died nobody
 // knows, but whoever decides that the rest was not done has the next one go on from what is saved.
 func pointing(m moment, want end) scenario {
-	return func(t *testing.T, w *world) {
-		w.start(relay, w.straight)
-		fired := w.strike(worker, m, points)
-		id := w.create(long, walk)
-		w.met(fired)
-		w.again(worker, m)
-		w.start(reconciles, w.straight)
+	return func(_ *testing.T, w *world) {
+		id := w.strikeWork(m, points, long, walk)
 		if want.status == resumed.status && m.kills {
 			w.awaitStatus(id, "ambiguous")
-			o := order{ID: id, Verb: "retry", Seen: w.get(id).Position()}
-			if _, err := carryOut(context.Background(), decider, w.straight.Database, o); err != nil {
-				t.Fatal(err)
-			}
+			w.mustDo(order{ID: id, Verb: "retry", Seen: w.get(id).Position()})
 		}
 		w.restsAt(id, want)
 	}
@@ -95,12 +87,7 @@ func handingOver(m moment, want end) scenario {
 // stretching: the transaction breaks in which a handler gets more time. It asks again, and has it.
 func stretching(m moment, want end) scenario {
 	return func(t *testing.T, w *world) {
-		w.start(relay, w.straight)
-		fired := w.strike(worker, m, extends)
-		id := w.create(long, stretch)
-		w.met(fired)
-		w.again(worker, m)
-		w.start(reconciles, w.straight)
+		id := w.strikeWork(m, extends, long, stretch)
 		w.restsAt(id, want)
 		i := w.get(id)
 		if has := i.DeadlineAt.Sub(*i.StartedAt) > long.Timeout+time.Second; has == (m.kills && !m.applied) {
