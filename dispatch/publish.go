@@ -171,9 +171,9 @@ func (s *session) pack(rows []store.Row) (parcels []parcel, events bool, refused
 		flush(f)
 	}
 	if len(lanes) > 0 {
-		s.known = true
+		s.known = false
 		for _, l := range lanes {
-			s.known = s.known && !l.unknown
+			s.known = s.known || !l.unknown
 		}
 	}
 	return parcels, events, refused

@@ -146,7 +146,7 @@ type session struct {
 	subscribed map[string]string // by event: a subscription of this database
 
 	learning bool // a backlog travels singly because the typical run time of its kind is not known
-	known    bool // that of all kinds in the last batch was
+	known    bool // that of some kind in the last batch was
 
 	low        time.Time // where the next scan begins, by the database's clock
 	stragglers time.Time // when to look behind it again, by ours
@@ -237,7 +237,7 @@ func (s *session) pump(ctx context.Context) (int, error) {
 
 func (s *session) take(ctx context.Context, from, until time.Time) (int, error) {
 	limit := s.cfg.Batch
-	if !s.known { // what travels singly is dear, and soon it need not
+	if !s.known { // all of it travels singly, which is dear, and soon it need not
 		limit = min(limit, unknown)
 	}
 	taken, err := s.outbox.Take(ctx, from, until, limit)
@@ -300,9 +300,8 @@ func (s *session) refresh(ctx context.Context) error {
 	s.subscribed = subscribed
 	s.routes, s.routesAt, s.learning = routes, time.Now(), false
 	if before == nil {
-		s.known = true
 		for _, route := range routes {
-			s.known = s.known && route.Typical > 0
+			s.known = s.known || route.Typical > 0
 		}
 		return nil
 	}

@@ -193,6 +193,27 @@ func TestPublish_framesShortKinds(t *testing.T) {
 	}
 }
 
+// TestPublish_neverRun: a kind that never ran, for its workers are down, does not make the batches of all others small. What
+// goes in one batch shares frames, of a batch's size.
+func TestPublish_neverRun(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.declare()
+	b.db.Run(t, `INSERT INTO writ.kinds (name, queue, class, run_ms) VALUES ($1, $1, 'manual', 2), ('test.relay.never', $1, 'manual', NULL)`, ping.Name)
+	const known, never = 900, 10
+	b.create(known)
+	// One in 90, so each batch has both.
+	b.db.Run(t, `WITH n AS (SELECT oid, row_number() OVER (ORDER BY oid) AS n FROM writ.outbox),
+		o AS (UPDATE writ.outbox o SET kind = 'test.relay.never' FROM n WHERE n.oid = o.oid AND n.n % 90 = 1 RETURNING o.intent_id)
+		SELECT count(*) FROM o`)
+	b.relay(b.db.URL, testkit.AMQPURL(t))
+	b.awaitEmptyOutbox()
+	const frame = known / 32
+	if n, want := b.messages(), never+(known-never+frame-1)/frame; n != want {
+		t.Errorf("%d messages for %d hints, %d of which travel singly; want %d, the others in frames of %d", n, known, never, want, frame)
+	}
+}
+
 // TestPublish_unknownQueue: kept with backoff, explained by why, and sent at once when somebody declares the kind.
 func TestPublish_unknownQueue(t *testing.T) {
 	t.Parallel()

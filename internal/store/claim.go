@@ -58,15 +58,12 @@ func (s *Store) Claim(ctx context.Context, worker uuid.UUID, groups []Group) ([]
 	for _, g := range groups {
 		b.Queue(writsql.Statement("Claim"), UUIDs(g.IDs), g.Epoch, worker, g.Timeout, g.Kinds).Query(func(rows pgx.Rows) error {
 			var c Claimed
-			targets := c.targets()
-			for rows.Next() {
-				c = Claimed{}
-				if err := rows.Scan(targets...); err != nil {
-					return err
-				}
+			_, err := pgx.ForEachRow(rows, c.targets(), func() error {
 				out = append(out, c)
-			}
-			return rows.Err()
+				c = Claimed{}
+				return nil
+			})
+			return err
 		})
 	}
 	b.Queue("COMMIT")

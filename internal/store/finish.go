@@ -61,14 +61,11 @@ func (s *Store) FinishBatch(ctx context.Context, worker uuid.UUID, outcomes []Ou
 	note := func(epoch int32) func(pgx.Rows) error {
 		return func(rows pgx.Rows) error {
 			a := attempt{epoch: epoch}
-			targets := []any{(*uuidTarget)(&a.id)}
-			for rows.Next() {
-				if err := rows.Scan(targets...); err != nil {
-					return err
-				}
+			_, err := pgx.ForEachRow(rows, []any{(*uuidTarget)(&a.id)}, func() error {
 				done = append(done, a)
-			}
-			return rows.Err()
+				return nil
+			})
+			return err
 		}
 	}
 	b := begin()

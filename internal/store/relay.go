@@ -58,15 +58,12 @@ func (o *Outbox) Take(ctx context.Context, from, until time.Time, limit int) (*T
 	b.Queue(relayTransaction)
 	b.Queue(writsql.Statement("RelayTake"), from, until, limit).Query(func(rows pgx.Rows) error {
 		var r Row
-		targets := r.targets()
-		for rows.Next() {
-			r = Row{}
-			if err := rows.Scan(targets...); err != nil {
-				return err
-			}
+		_, err := pgx.ForEachRow(rows, r.targets(), func() error {
 			taken = append(taken, r)
-		}
-		return rows.Err()
+			r = Row{}
+			return nil
+		})
+		return err
 	})
 	results := o.conn.SendBatch(taking, b)
 	tx := results.Tx()
