@@ -61,26 +61,29 @@ func (p *pulse) alive() bool {
 // beat writes the heartbeat until ctx ends, on a connection of its own: a busy pool must not make a worker look dead.
 // Between beats it looks after handlers past their deadline.
 //
-// It begins with the connection that comes from calling; nil: none.
-func (p *Pool) beat(ctx context.Context, calling <-chan *pgx.Conn) {
-	conn := <-calling
+// It connects at once, while the process still registers, and begins to beat when registered is closed.
+func (p *Pool) beat(ctx context.Context, registered <-chan struct{}) {
+	conn, _ := p.call(ctx) // without one the first beat calls again
 	defer func() { hangUp(conn) }()
-	early := conn != nil // made a while ago: it may be lost by now
+	select {
+	case <-ctx.Done():
+		return
+	case <-registered:
+	}
 	var flags sync.WaitGroup
 	defer flags.Wait()
 	for tick := time.NewTicker(p.cfg.Heartbeat); ; {
 		p.flagOverdue(&flags)
+		kept := conn != nil // for a while: it may be lost by now
 		var err error
 		if conn, err = p.sendBeat(ctx, conn); err != nil && ctx.Err() == nil {
 			p.cfg.Log.Warn("worker: heartbeat failed", "error", err, "alive", p.pulse.alive())
 			hangUp(conn)
 			conn = nil
-			if early {
-				early = false
-				continue
+			if kept {
+				continue // on a new one: its failure is not tried again before the next beat
 			}
 		}
-		early = false
 		select {
 		case <-ctx.Done():
 			tick.Stop()
@@ -107,7 +110,7 @@ func (p *Pool) sendBeat(ctx context.Context, conn *pgx.Conn) (*pgx.Conn, error) 
 	if conn == nil {
 		var err error
 		if conn, err = p.call(ctx); err != nil {
-			return conn, err
+			return nil, err
 		}
 	}
 	stuck := 0
@@ -146,9 +149,11 @@ func (p *Pool) sendBeat(ctx context.Context, conn *pgx.Conn) (*pgx.Conn, error) 
 	return conn, p.reportBreakers(ctx, conn)
 }
 
-// call connects for the heartbeats. Where has it come to? In a copy that nobody adopted it does not live, and so starts nothing.
-// With an error it returns a connection that is of no use, or none.
+// call connects for the heartbeats, within half a TTL. Where has it come to? In a copy that nobody adopted it does not live,
+// and so starts nothing.
 func (p *Pool) call(ctx context.Context) (*pgx.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, p.cfg.TTL/2)
+	defer cancel()
 	conn, err := pgx.ConnectConfig(ctx, p.pool.Config().ConnConfig.Copy())
 	if err != nil {
 		return nil, err
@@ -157,23 +162,11 @@ func (p *Pool) call(ctx context.Context) (*pgx.Conn, error) {
 	if err == nil && !settings.Adopted {
 		err = errors.New(settings.Reason())
 	}
-	return conn, err
-}
-
-// callEarly does so while something else is under way.
-func (p *Pool) callEarly(ctx context.Context) <-chan *pgx.Conn {
-	calling := make(chan *pgx.Conn, 1)
-	go func() {
-		ctx, cancel := context.WithTimeout(ctx, p.cfg.TTL/2)
-		defer cancel()
-		conn, err := p.call(ctx)
-		if err != nil {
-			hangUp(conn)
-			conn = nil
-		}
-		calling <- conn
-	}()
-	return calling
+	if err != nil {
+		hangUp(conn)
+		return nil, err
+	}
+	return conn, nil
 }
 
 // flagOverdue flags rows whose handlers ignore their cancelled contexts. They keep slot and row: no outcome is written

@@ -161,18 +161,18 @@ func (p *Pool) Run(ctx context.Context) error {
 		}
 	}()
 	stopConsuming := func() {
-		if err := consumer.Close(); err != nil {
-			p.cfg.Log.Warn("worker: closing the consumer", "error", err)
-		}
+		_ = consumer.Close() // always nil
 		<-consuming
 	}
 	defer stopConsuming()
-	calling, called := p.callEarly(ctx), false
-	defer func() {
-		if !called {
-			hangUp(<-calling)
-		}
-	}()
+	beating, endBeating := context.WithCancel(context.Background()) // it outlives ctx: whoever drains lives
+	registered, beats := make(chan struct{}), make(chan struct{})
+	go func() { defer close(beats); p.beat(beating, registered) }()
+	stopBeating := func() {
+		endBeating()
+		<-beats
+	}
+	defer stopBeating()
 	settings, err := p.register(ctx)
 	if err != nil || ctx.Err() != nil {
 		return err
@@ -191,10 +191,7 @@ func (p *Pool) Run(ctx context.Context) error {
 		return fmt.Errorf("worker: %w", err)
 	}
 
-	beating, stopBeating := context.WithCancel(context.Background())
-	beats := make(chan struct{})
-	called = true
-	go func() { defer close(beats); p.beat(beating, calling) }()
+	close(registered) // not before: who has beaten must sign off
 	finishing := make(chan struct{})
 	go func() { defer close(finishing); p.finisher.run(p.settling) }()
 
@@ -210,9 +207,8 @@ func (p *Pool) Run(ctx context.Context) error {
 	p.cfg.Log.Info("worker: started", "worker", p.id, "kinds", p.mux.names(), "slots", p.cfg.Slots)
 	claimer.run(ctx)
 
-	p.leave()    // also where the deliveries ended by themselves
-	p.cutShort() // others will ask
-	<-consuming
+	p.leave()       // also where the deliveries ended by themselves
+	p.cutShort()    // others will ask
 	stopConsuming() // what was not acked goes to others now
 	p.drain()
 	bound := time.AfterFunc(afterDrain, p.settled)
@@ -220,7 +216,6 @@ func (p *Pool) Run(ctx context.Context) error {
 	<-finishing
 	<-subscribed
 	stopBeating()
-	<-beats
 	bound.Stop()
 	p.leasing.close()
 	left := p.registry.size()

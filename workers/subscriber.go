@@ -96,9 +96,7 @@ func (s *subscriber) run(ctx context.Context) {
 	<-consuming
 	<-routing
 	s.writing.Wait()
-	if err := s.consumer.Close(); err != nil { // what was not acked goes to others now
-		s.cfg.Log.Warn("worker: closing the subscriber", "error", err)
-	}
+	_ = s.consumer.Close() // what was not acked goes to others now; the error is always nil
 }
 
 // pollDue takes events that failed and are to be tried again, until ctx ends: now and then, and as soon as there is room
