@@ -83,7 +83,7 @@ bench-long: build ## the benchmarks with millions of rows, and those with severa
 prove: build ## the crash matrix, the mutants, the model, and ten minutes of storm (less than 15 minutes)
 	$(MAKE) matrix
 	@setsid nice -n 19 sh -c '$(MAKE) mutants && $(MAKE) model' > $(BIN)/../beside.log 2>&1 & beside=$$!; \
-	trap "kill -- -$$beside; wait; exit 130" INT TERM; \
+	trap "kill -TERM -$$beside; wait; exit 130" INT TERM; \
 	$(MAKE) storm DURATION=10m SEED=$(SEED) INTENTS=50000 FAULTS=200; storm=$$?; \
 	wait $$beside; beside=$$?; cat $(BIN)/../beside.log; exit $$((storm | beside))
 

@@ -17,10 +17,11 @@ import (
 	"github.com/writhq/writ/internal/proof"
 )
 
-// How fast a creator creates: never more than so many open intents, and so many transactions a second, of all its hands
-// together. What the machine cannot carry is not created.
+// How fast a creator creates: never more than so many open intents that wait for workers, and for those and the person, and
+// so many transactions a second, of all its hands together. What the machine cannot carry is not created.
 const (
 	backlog = 600
+	most    = 2000
 	hands   = 4
 	rate    = 70
 )
@@ -95,9 +96,10 @@ func (m *maker) room(ctx context.Context) bool {
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	var open int
-	err := m.pool.QueryRow(ctx, "SELECT count(*)::int FROM (SELECT FROM writ.intents WHERE finished_at IS NULL LIMIT $1) o", backlog).Scan(&open)
-	return err == nil && open < backlog
+	var open, waiting int
+	err := m.pool.QueryRow(ctx, `SELECT count(*)::int, count(*) FILTER (WHERE flagged_at IS NULL)::int
+		FROM (SELECT flagged_at FROM writ.intents WHERE finished_at IS NULL LIMIT $1) o`, most).Scan(&open, &waiting)
+	return err == nil && open < most && waiting < backlog
 }
 
 // errRollback is a transaction that its own application gives up.
@@ -151,7 +153,7 @@ func (m *maker) kind() kind {
 func (m *maker) many(k kind) []intent.One[task] {
 	n := 1
 	if m.quota == nil && m.dice.IntN(10) == 0 && k.longest < time.Second {
-		n = 2 + m.dice.IntN(12)
+		n = 2 + m.dice.IntN(24)
 	}
 	many := make([]intent.One[task], n)
 	for i := range many {
