@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -48,8 +49,12 @@ func (c *child) create(ctx context.Context) error {
 	}
 	c.hello("ready")
 	var wg sync.WaitGroup
+	r := &room{pool: pool}
+	if quota == nil {
+		wg.Go(func() { r.watch(ctx) })
+	}
 	for n := range hands {
-		m := &maker{pool: pool, acks: acks, quota: quota, kinds: c.drill().kinds(), dice: rand.New(rand.NewPCG(seed, uint64(os.Getpid())<<8|uint64(n)))}
+		m := &maker{pool: pool, room: r, acks: acks, quota: quota, kinds: c.drill().kinds(), dice: rand.New(rand.NewPCG(seed, uint64(os.Getpid())<<8|uint64(n)))}
 		wg.Go(func() { m.run(ctx) })
 	}
 	wg.Wait()
@@ -59,6 +64,7 @@ func (c *child) create(ctx context.Context) error {
 // maker is one hand of a creator.
 type maker struct {
 	pool *pgxpool.Pool
+	room *room
 	acks *proof.Journal[proof.Ack]
 	dice *rand.Rand
 	n    int
@@ -79,7 +85,7 @@ func (m *maker) run(ctx context.Context) {
 			<-ctx.Done()
 			return
 		}
-		if m.quota != nil || m.room(ctx) {
+		if m.quota != nil || m.room.free.Load() {
 			m.one(ctx)
 		}
 		select {
@@ -89,15 +95,24 @@ func (m *maker) run(ctx context.Context) {
 	}
 }
 
-// room reports whether the others keep up. What it knows may be a few ticks old.
-func (m *maker) room(ctx context.Context) bool {
-	if m.n%4 > 0 {
-		return true
+// room is whether the others keep up, as it was a moment ago.
+type room struct {
+	pool *pgxpool.Pool
+	free atomic.Bool
+}
+
+func (r *room) watch(ctx context.Context) {
+	for ctx.Err() == nil {
+		r.free.Store(r.look(ctx))
+		_ = pause(ctx, 250*time.Millisecond) // the loop sees if ctx ended
 	}
+}
+
+func (r *room) look(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	var open, waiting int
-	err := m.pool.QueryRow(ctx, `SELECT count(*)::int, count(*) FILTER (WHERE flagged_at IS NULL)::int
+	err := r.pool.QueryRow(ctx, `SELECT count(*)::int, count(*) FILTER (WHERE flagged_at IS NULL)::int
 		FROM (SELECT flagged_at FROM writ.intents WHERE finished_at IS NULL LIMIT $1) o`, most).Scan(&open, &waiting)
 	return err == nil && open < most && waiting < backlog
 }
