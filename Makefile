@@ -78,17 +78,20 @@ bench-long: build ## the benchmarks with millions of rows, and those with severa
 	go -C cmd/bench build -o $(CURDIR)/$(BIN)/bench .
 	$(BIN)/bench run -long
 
-# Proof. What each part shows is in docs/proof.md and docs/model.md. The storm waits most of the time, so what needs no answer in
-# time goes on beside it, behind it in the queue for the processors.
-prove: build ## the crash matrix, the mutants, the model, and ten minutes of storm (less than 15 minutes)
-	$(MAKE) matrix
-	@setsid nice -n 19 sh -c '$(MAKE) mutants && $(MAKE) model' > $(BIN)/../beside.log 2>&1 & beside=$$!; \
-	trap "kill -TERM -$$beside; wait; exit 130" INT TERM; \
+# Proof. What each part shows is in docs/proof.md and docs/model.md. Matrix and mutants wait a good part of their time, so they
+# run side by side, on the same servers; and so do the storm and the model, which needs no server.
+prove: build compiler spin ## the crash matrix, the mutants, the model, and ten minutes of storm (less than 15 minutes)
+	$(BIN)/writ dev exec -- $(MAKE) -j2 -Otarget EXEC= matrix mutants
+	@setsid nice $(MAKE) model > $(BIN)/../model.log 2>&1 & model=$$!; \
+	trap "kill -TERM -$$model; wait; exit 130" INT TERM; \
 	$(MAKE) storm DURATION=10m SEED=$(SEED) INTENTS=50000 FAULTS=200; storm=$$?; \
-	wait $$beside; beside=$$?; cat $(BIN)/../beside.log; exit $$((storm | beside))
+	wait $$model; model=$$?; cat $(BIN)/../model.log; exit $$((storm | model))
+
+# The servers that a part of the proof runs on: its own, but for one that is run on another's.
+EXEC ?= $(BIN)/writ dev exec --
 
 matrix: build compiler ## each step of an intent's life, broken at an exact message
-	$(BIN)/writ dev exec -- go test -race -count=1 ./internal/proof/matrix
+	$(EXEC) go test -race -count=1 ./internal/proof/matrix
 
 model: spin ## the protocol's models, checked with spin: what must hold, and what must break (about a minute)
 	go run ./internal/proof/model/run
@@ -104,7 +107,7 @@ spin: compiler
 		fi; }
 
 mutants: build ## wrongs planted in the protocol's code, each of which a test must catch (about 3 minutes)
-	$(BIN)/writ dev exec -- go run ./internal/proof/mutants/run
+	$(EXEC) go run ./internal/proof/mutants/run
 
 DURATION ?= 60s
 SEED ?= 1
