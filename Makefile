@@ -80,7 +80,7 @@ bench-long: build ## the benchmarks with millions of rows, and those with severa
 
 # Proof. What each part shows is in docs/proof.md and docs/model.md. Matrix and mutants wait a good part of their time, so they
 # run side by side, on the same servers; and so do the storm and the model, which needs no server.
-prove: build compiler spin ## the crash matrix, the mutants, the model, and ten minutes of storm (less than 15 minutes)
+prove: build spin ## the crash matrix, the mutants, the model, and ten minutes of storm (less than 15 minutes)
 	$(BIN)/writ dev exec -- $(MAKE) -j2 -Otarget EXEC= matrix mutants
 	@setsid nice $(MAKE) model > $(BIN)/../model.log 2>&1 & model=$$!; \
 	trap "kill -TERM -$$model; wait; exit 130" INT TERM; \
@@ -90,8 +90,9 @@ prove: build compiler spin ## the crash matrix, the mutants, the model, and ten 
 # The servers that a part of the proof runs on: its own, but for one that is run on another's.
 EXEC ?= $(BIN)/writ dev exec --
 
-matrix: build compiler ## each step of an intent's life, broken at an exact message
-	$(EXEC) go test -race -count=1 ./internal/proof/matrix
+# Under the race detector it is part of «make test».
+matrix: build ## each step of an intent's life, broken at an exact message
+	$(EXEC) go test -count=1 ./internal/proof/matrix
 
 model: spin ## the protocol's models, checked with spin: what must hold, and what must break (about a minute)
 	go run ./internal/proof/model/run

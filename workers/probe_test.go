@@ -157,6 +157,10 @@ func TestProbe_notDone(t *testing.T) {
 	if row := b.await(once, "sent"); row.Attempt != 2 || row.Epoch != 3 {
 		t.Errorf("attempt %d at epoch %d; want 2 and 3", row.Attempt, row.Epoch)
 	}
+	row := b.await(never, "error")
+	if row.Attempt != 2 || row.Error == nil || !strings.Contains(*row.Error, "not done, says its probe") {
+		t.Errorf("attempt %d, error %v; want 2, and what the probe said", row.Attempt, row.Error)
+	}
 	settled := testkit.Value[bool](t, b.db, `SELECT bool_and(l.at > (l.evidence ->> 'asked_at')::timestamptz
 			AND (l.evidence ->> 'asked_at')::timestamptz > (f.evidence ->> 'started_at')::timestamptz + $1::interval)
 		FROM writ.log l JOIN writ.log f ON f.intent_id = l.intent_id AND f.epoch = l.epoch AND f.event = 'flagged' WHERE l.event IN ('retry', 'give-up')`,
@@ -168,10 +172,6 @@ func TestProbe_notDone(t *testing.T) {
 	flagged := testkit.Value[int](t, b.db, "SELECT count(*) FROM writ.log WHERE event = 'flagged' AND at < (evidence ->> 'started_at')::timestamptz + $1::interval", asked.Timeout)
 	if n := testkit.Value[int](t, b.db, "SELECT count(*) FROM writ.log WHERE event = 'probed' AND evidence ->> 'result' = 'early' AND (evidence ->> 'probes')::int = 0"); n < flagged {
 		t.Errorf("%d early answers that were not counted; want one for each of %d attempts at least", n, flagged)
-	}
-	row := b.await(never, "error")
-	if row.Attempt != 2 || row.Error == nil || !strings.Contains(*row.Error, "not done, says its probe") {
-		t.Errorf("attempt %d, error %v; want 2, and what the probe said", row.Attempt, row.Error)
 	}
 	testkit.Until(t, 10*time.Second, "recovered", func() (bool, string) {
 		e := b.events(never)

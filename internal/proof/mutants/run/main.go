@@ -191,9 +191,15 @@ func (h *hunter) print(name, out string) {
 	fmt.Fprintf(h.output, "== %s\n%s\n", name, out)
 }
 
-// tail is the end of a test's output.
+// tail is the end of a test's output, after what the test says is wrong.
 func tail(out string) string {
 	const most = 600
 	out = strings.TrimSpace(out)
-	return out[max(0, len(out)-most):]
+	var wrong strings.Builder
+	for line := range strings.Lines(out) {
+		if strings.Contains(line, "_test.go:") {
+			wrong.WriteString(line)
+		}
+	}
+	return wrong.String() + out[max(0, len(out)-most):]
 }
