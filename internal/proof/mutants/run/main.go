@@ -75,7 +75,7 @@ func moduleRoot(ctx context.Context) (string, error) {
 }
 
 // atOnce is how many are hunted side by side. A test that is to fail waits most of its time, for what will not come.
-const atOnce = 4
+const atOnce = 6
 
 // hunt hunts all and prints the table; the return value is the exit code.
 func hunt(ctx context.Context, h *hunter, chosen []mutants.Mutant, stdout io.Writer) int {
