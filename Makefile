@@ -4,7 +4,7 @@
 BIN := .writ/bin
 TOOL := go tool -modfile=internal/tools/go.mod
 
-.PHONY: help build compiler python spin demo test lint fmt check storm matrix mutants model prove drills limits kills drains bench bench-long clean
+.PHONY: help build compiler python spin demo test lint fmt check storm matrix mutants model prove proof tempest theory drills limits kills drains bench bench-long clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -78,14 +78,17 @@ bench-long: build ## the benchmarks with millions of rows, and those with severa
 	go -C cmd/bench build -o $(CURDIR)/$(BIN)/bench .
 	$(BIN)/bench run -long
 
-# Proof. What each part shows is in docs/proof.md and docs/model.md. Matrix and mutants wait a good part of their time, so they
-# run side by side, on the same servers; and so do the storm and the model, which needs no server.
+# Proof. What each part shows is in docs/proof.md and docs/model.md.
 prove: build spin ## the crash matrix, the mutants, the model, and ten minutes of storm (less than 15 minutes)
-	$(BIN)/writ dev exec -- $(MAKE) -j2 -Otarget EXEC= matrix mutants
-	@setsid nice $(MAKE) model > $(BIN)/../model.log 2>&1 & model=$$!; \
-	trap "kill -TERM -$$model; wait; exit 130" INT TERM; \
-	$(MAKE) storm DURATION=10m SEED=$(SEED) INTENTS=50000 FAULTS=200; storm=$$?; \
-	wait $$model; model=$$?; cat $(BIN)/../model.log; exit $$((storm | model))
+	$(BIN)/writ dev exec -- $(MAKE) -j2 -Oline EXEC= proof
+
+# Each part waits a good deal of its time, so they run two at a time: matrix and mutants on the same servers, and after them the
+# storm and the model, which needs none.
+proof: tempest theory
+tempest: matrix
+	$(MAKE) storm DURATION=10m SEED=$(SEED) INTENTS=50000 FAULTS=200
+theory: mutants
+	nice $(MAKE) model
 
 # The servers that a part of the proof runs on: its own, but for one that is run on another's.
 EXEC ?= $(BIN)/writ dev exec --
