@@ -90,7 +90,7 @@ func holdSnapshot(ctx context.Context, f *field) (undo func(), err error) {
 // Future drains what is due beside a million jobs that are not, and without them.
 func Future(c contender.Writ) Workload {
 	return Workload{
-		Name: "future", Title: "100,000 due no-op jobs, drained beside 1,000,000 that are due tomorrow, and without them", Length: Long, Rounds: 3,
+		Name: "future", Title: "100,000 due no-op jobs, drained beside 1,000,000 that are due tomorrow, and without them", Length: Long, Rounds: 7,
 		Turns: []Turn{{Contender: c, Variant: none}, {Contender: c, Variant: futureDated}},
 		Run: func(ctx context.Context, e *Env, t Turn) (Sample, error) {
 			plan := drainPlan{jobs: drainJobs, processes: 1}

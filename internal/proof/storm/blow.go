@@ -156,7 +156,7 @@ func (s *storm) tell(ctx context.Context) {
 			s.printf("%d faults; the database is away", s.total())
 			continue
 		}
-		s.printf("%d faults; created %d, open %d, flagged %d, outbox %d", s.total(), st.Created, st.Open, st.Flagged, st.Outbox)
+		s.printf("%d faults; created %d, open %d, flagged %d, recoveries owed %d, outbox %d", s.total(), st.Created, st.Open, st.Flagged, st.Owed, st.Outbox)
 	}
 }
 
