@@ -82,6 +82,10 @@ func hunt(ctx context.Context, h *hunter, chosen []mutants.Mutant, stdout io.Wri
 	fmt.Fprintf(stdout, "%-32s %-58s %7s\n", "mutant", "caught by", "time")
 	began, survived := time.Now(), 0
 	for m, got := range inorder.Do(chosen, atOnce, func(m mutants.Mutant) answer { return h.timed(ctx, m) }) {
+		if ctx.Err() != nil {
+			fmt.Fprintln(stdout, "interrupted")
+			return 1
+		}
 		result := m.Catch.Package + " " + m.Catch.Test
 		if got.fault != "" {
 			survived++
@@ -90,7 +94,7 @@ func hunt(ctx context.Context, h *hunter, chosen []mutants.Mutant, stdout io.Wri
 		fmt.Fprintf(stdout, "%-32s %-58s %6.1fs\n", m.Name, result, got.took.Seconds())
 	}
 	fmt.Fprintf(stdout, "%d mutants, %d not caught, %.0f s\n", len(chosen), survived, time.Since(began).Seconds())
-	if survived > 0 || ctx.Err() != nil {
+	if survived > 0 {
 		return 1
 	}
 	return 0
