@@ -3,6 +3,7 @@ package mutants
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -32,6 +33,25 @@ func TestOverlay_whenItNoLongerApplies(t *testing.T) {
 	}
 }
 
+// TestBuild_whenItDoesNotCompile: such a mutant is no catch, whatever its test would say.
+func TestBuild_whenItDoesNotCompile(t *testing.T) {
+	t.Parallel()
+	const file = "internal/proof/inorder/inorder.go"
+	m := Mutant{Edits: []Edit{{File: file, Old: "defer close(enough)", New: "defer close(nothing)"}}}
+	root, err := filepath.Abs("../../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	overlay, err := m.Overlay(root, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = Build(t.Context(), root, "./internal/proof/inorder", overlay, filepath.Join(t.TempDir(), "mutant.test"))
+	if err == nil || !strings.Contains(err.Error(), "undefined: nothing") {
+		t.Errorf("got %v; want what the compiler says", err)
+	}
+}
+
 // TestJudge: only a failure that the test itself reports counts as a catch.
 func TestJudge(t *testing.T) {
 	t.Parallel()
@@ -43,6 +63,7 @@ func TestJudge(t *testing.T) {
 		"    --- PASS: TestX/y (0.1s)\nPASS\nok  	p":                           {true, Passed},
 		"    --- FAIL: TestX/y (0.1s)\nFAIL":                                   {false, Failed},
 		"--- FAIL: TestX/yes (0.1s)\nFAIL":                                     {false, Broken},
+		"FAIL	p [build failed]":                                                {false, Broken},
 		"testing: warning: no tests to run\nPASS\nok  	p":                      {true, Broken},
 		"    --- FAIL: TestX/y (90s)\npanic: test timed out after 1m30s\nFAIL": {false, Broken},
 	} {

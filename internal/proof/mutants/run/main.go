@@ -59,7 +59,7 @@ func run(ctx context.Context, args []string, _ io.Reader, stdout, stderr io.Writ
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	return hunt(ctx, &hunter{root: root, dir: dir, output: output, plain: map[mutants.Catch]func() string{}, built: map[string]func() (string, error){}}, chosen, stdout)
+	return hunt(ctx, &hunter{root: root, dir: dir, output: output}, chosen, stdout)
 }
 
 func moduleRoot(ctx context.Context) (string, error) {
@@ -106,9 +106,10 @@ type hunter struct {
 	dir    string // for what is built
 	output io.Writer
 
-	mu    sync.Mutex
-	plain map[mutants.Catch]func() string   // the test without a mutant, run once
-	built map[string]func() (string, error) // the tests of a package without a mutant, built once
+	plain sync.Map // by catch: the test without a mutant, run once
+	built sync.Map // by package: its tests without a mutant, built once
+
+	printing sync.Mutex
 }
 
 type answer struct {
@@ -132,7 +133,7 @@ func (h *hunter) hunt(ctx context.Context, m mutants.Mutant) string {
 	if err != nil {
 		return err.Error()
 	}
-	if fault := h.sound(ctx, m.Catch)(); fault != "" {
+	if fault := h.sound(ctx, m.Catch); fault != "" {
 		return fault
 	}
 	binary := filepath.Join(dir, "mutant.test")
@@ -153,45 +154,33 @@ func (h *hunter) hunt(ctx context.Context, m mutants.Mutant) string {
 }
 
 // sound runs a test without a mutant, once, and tells what is wrong with it.
-func (h *hunter) sound(ctx context.Context, c mutants.Catch) func() string {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.plain[c] == nil {
-		h.plain[c] = sync.OnceValue(func() string {
-			binary, err := h.binary(ctx, c.Package)()
-			if err != nil {
-				return err.Error()
-			}
-			verdict, out, err := c.Run(ctx, h.root, binary)
-			h.print("no mutant", out)
-			if err != nil {
-				return err.Error()
-			}
-			if verdict != mutants.Passed {
-				return c.Test + " does not pass without it: " + tail(out)
-			}
-			return ""
-		})
-	}
-	return h.plain[c]
+func (h *hunter) sound(ctx context.Context, c mutants.Catch) string {
+	return once(&h.plain, c, func() string {
+		binary := filepath.Join(h.dir, strings.ReplaceAll(c.Package, "/", "_")+".test")
+		if err := once(&h.built, c.Package, func() error { return mutants.Build(ctx, h.root, c.Package, "", binary) }); err != nil {
+			return err.Error()
+		}
+		verdict, out, err := c.Run(ctx, h.root, binary)
+		h.print("no mutant", out)
+		if err != nil {
+			return err.Error()
+		}
+		if verdict != mutants.Passed {
+			return c.Test + " does not pass without it: " + tail(out)
+		}
+		return ""
+	})
 }
 
-// binary builds the tests of a package without a mutant, once.
-func (h *hunter) binary(ctx context.Context, pkg string) func() (string, error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.built[pkg] == nil {
-		binary := filepath.Join(h.dir, fmt.Sprintf("%d.test", len(h.built)))
-		h.built[pkg] = sync.OnceValues(func() (string, error) {
-			return binary, mutants.Build(ctx, h.root, pkg, "", binary)
-		})
-	}
-	return h.built[pkg]
+// once returns what do returned for a key, which it is called for once; who comes meanwhile waits.
+func once[V any](results *sync.Map, key any, do func() V) V {
+	result, _ := results.LoadOrStore(key, sync.OnceValue(do))
+	return result.(func() V)()
 }
 
 func (h *hunter) print(name, out string) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
+	h.printing.Lock()
+	defer h.printing.Unlock()
 	fmt.Fprintf(h.output, "== %s\n%s\n", name, out)
 }
 
