@@ -8,8 +8,11 @@ import (
 )
 
 // doze waits until there may be work. The relay with the seat tries to fall asleep: it takes the sleeping lock, which
-// fails while a creation is in flight that will not ring, and looks once more before it trusts the bell.
+// fails while a creation is in flight that will not ring, and looks once more before it trusts the bell. Nobody glances
+// meanwhile: who creates rings with the hint.
 func (s *session) doze(ctx context.Context) error {
+	s.glance.close()
+	s.glance = nil
 	if s.bell == nil {
 		backoff.Sleep(ctx, s.cfg.Poll) // the loop sees if ctx ended
 		return s.sit(ctx)

@@ -85,7 +85,7 @@ func (g *glance) run(ctx context.Context, r *Relay) error {
 			return nil
 		case <-tick.C:
 		}
-		rows, err := store.Glance(ctx, r.pool, low, few)
+		rows, err := store.New(r.pool).Glance(ctx, low, few)
 		if err != nil {
 			return err
 		}

@@ -8,12 +8,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/writhq/writ/dispatch"
 	"github.com/writhq/writ/intent"
 	"github.com/writhq/writ/internal/store"
 	"github.com/writhq/writ/internal/testkit"
+	writsql "github.com/writhq/writ/sql"
 )
 
 // neighbour is a worker of the relay's process.
@@ -126,6 +128,89 @@ func TestNear_glance(t *testing.T) {
 		}
 	}
 }
+
+// TestNear_sleeps: after a burst the relay goes to sleep, and stops looking at the outbox for the workers of its process: who
+// creates then rings. It once went on 250 times a second for as long as nothing came.
+func TestNear_sleeps(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.declare()
+	watch := &watch{}
+	config := b.db.Config()
+	config.ConnConfig.Tracer = watch
+	pool, err := pgxpool.NewWithConfig(context.Background(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	n := &neighbour{take: true}
+	r, err := dispatch.New(pool, testkit.AMQPURL(t), dispatch.Config{Log: testkit.Log(t), Poll: 50 * time.Millisecond, Near: n.offer})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.run(r)
+	testkit.Until(t, 30*time.Second, "it has looked at the outbox of a burst", func() (bool, string) {
+		if watch.read(&watch.all) == 0 {
+			b.db.Run(t, "INSERT INTO writ.intents (kind) SELECT $1 FROM generate_series(1, 3000)", ping.Name)
+			b.awaitEmptyOutbox()
+		}
+		return watch.read(&watch.all) > 0, "not yet"
+	})
+	testkit.Until(t, 20*time.Second, "it has slept for five polls", func() (bool, string) { return watch.read(&watch.polls) >= 5, fmt.Sprint(watch.read(&watch.polls)) })
+	if n := watch.read(&watch.rude); n > 0 {
+		t.Errorf("looked %d times while it slept", n)
+	}
+}
+
+// watch counts a relay's looks at the outbox.
+type watch struct {
+	mu     sync.Mutex
+	asleep bool
+	all    int // glances
+	rude   int // glances while it slept
+	polls  int // peeks while it slept
+}
+
+func (w *watch) note(sql string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch sql {
+	case writsql.Statement("RelaySleep"):
+		w.asleep = true
+	case writsql.Statement("RelayWake"):
+		w.asleep = false
+	case writsql.Statement("RelayGlance"):
+		w.all++
+		if w.asleep {
+			w.rude++
+		}
+	case writsql.Statement("RelayPeek"):
+		if w.asleep {
+			w.polls++
+		}
+	}
+}
+
+func (w *watch) read(n *int) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return *n
+}
+
+func (w *watch) TraceQueryStart(ctx context.Context, _ *pgx.Conn, d pgx.TraceQueryStartData) context.Context {
+	w.note(d.SQL)
+	return ctx
+}
+func (w *watch) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+func (w *watch) TraceBatchStart(ctx context.Context, _ *pgx.Conn, d pgx.TraceBatchStartData) context.Context {
+	for _, q := range d.Batch.QueuedQueries {
+		w.note(q.SQL)
+	}
+	return ctx
+}
+func (w *watch) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
+func (w *watch) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData)     {}
 
 // TestBell_lost: the connection that listens is ended by the server. The relay notices, and is rung again.
 func TestBell_lost(t *testing.T) {

@@ -36,6 +36,7 @@ func TestPlans(t *testing.T) {
 		"FinishFlagged":     one + ", 1, " + worker + ", 'unknown', 'x', false",
 		"RelayTake":         "'2000-01-01', '9999-01-01', 1000",
 		"RelayDelete":       "'{\"(0,1)\"}'",
+		"RelayGlance":       "'2000-01-01', 32",
 		"StalePending":      "'2000-01-01', " + one + ", '60 s', 20000",
 		"Requeue":           id + ", '{0,0}'",
 		"Orphans":           "NULL, 1000",
