@@ -102,8 +102,9 @@ const (
 	holding = 20 * time.Second
 	// refresh is how often the declared kinds are read again, depths how often the queues are asked for theirs.
 	refresh = 5 * time.Second
-	// learn is the same while a backlog travels singly because nobody has said yet how long its kind runs.
-	learn = 50 * time.Millisecond
+	// learn is the same while a backlog travels singly because nobody has said yet how long its kind runs: a worker says it after
+	// some runs.
+	learn = 10 * time.Millisecond
 	// unknown bounds a batch of such a backlog.
 	unknown = 128
 	depths  = 15 * time.Second
