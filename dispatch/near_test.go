@@ -177,7 +177,7 @@ func (w *watch) note(sql string) {
 	switch sql {
 	case writsql.Statement("RelaySleep"):
 		w.asleep = true
-	case writsql.Statement("RelayWake"):
+	case writsql.Statement("RelayWake"), writsql.Statement("RelayTake"): // the second where it could not fall asleep
 		w.asleep = false
 	case writsql.Statement("RelayGlance"):
 		w.all++
