@@ -54,14 +54,15 @@ func (s *session) glimpse(ctx context.Context) {
 // glance looks at the outbox every blink, taking nothing, and offers what it sees to the workers of this process. A nil
 // glance serves nobody.
 type glance struct {
-	stop   chan struct{} // closed: enough
+	stop   context.CancelFunc
 	done   chan struct{}
 	looked atomic.Bool // since it was last asked
 	missed atomic.Bool // a hint was refused, or not seen
 }
 
 func (r *Relay) look(ctx context.Context) *glance {
-	g := &glance{stop: make(chan struct{}), done: make(chan struct{})}
+	ctx, stop := context.WithCancel(ctx)
+	g := &glance{stop: stop, done: make(chan struct{})}
 	go func() {
 		defer close(g.done)
 		if err := g.run(ctx, r); err != nil && ctx.Err() == nil {
@@ -71,7 +72,7 @@ func (r *Relay) look(ctx context.Context) *glance {
 	return g
 }
 
-// run glances until it is stopped, between two glances, or until ctx ends or the database fails.
+// run glances until ctx ends, or the database fails.
 func (g *glance) run(ctx context.Context, r *Relay) error {
 	var low time.Time
 	seen := map[int64]bool{} // of those that are still there
@@ -80,8 +81,6 @@ func (g *glance) run(ctx context.Context, r *Relay) error {
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
-		case <-g.stop:
 			return nil
 		case <-tick.C:
 		}
@@ -123,10 +122,11 @@ func (g *glance) ended() bool {
 	}
 }
 
-// close ends it, and waits for the glance that is under way.
+// close ends it, and waits for the look that is under way, but not for one that has no connection yet: the application
+// may have all of its pool's in use, and the outbox does not wait for that.
 func (g *glance) close() {
 	if g != nil {
-		close(g.stop)
+		g.stop()
 		<-g.done
 	}
 }

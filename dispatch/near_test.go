@@ -135,24 +135,10 @@ func TestNear_sleeps(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.declare()
-	watch := &watch{}
-	config := b.db.Config()
-	config.ConnConfig.Tracer = watch
-	pool, err := pgxpool.NewWithConfig(context.Background(), config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(pool.Close)
-	n := &neighbour{take: true}
-	r, err := dispatch.New(pool, testkit.AMQPURL(t), dispatch.Config{Log: testkit.Log(t), Poll: 50 * time.Millisecond, Near: n.offer})
-	if err != nil {
-		t.Fatal(err)
-	}
-	b.run(r)
+	_, watch := b.watched(&neighbour{take: true})
 	testkit.Until(t, 30*time.Second, "it has looked at the outbox of a burst", func() (bool, string) {
 		if watch.read(&watch.all) == 0 {
-			b.db.Run(t, "INSERT INTO writ.intents (kind) SELECT $1 FROM generate_series(1, 3000)", ping.Name)
-			b.awaitEmptyOutbox()
+			b.burst()
 		}
 		return watch.read(&watch.all) > 0, "not yet"
 	})
@@ -160,6 +146,56 @@ func TestNear_sleeps(t *testing.T) {
 	if n := watch.read(&watch.rude); n > 0 {
 		t.Errorf("looked %d times while it slept", n)
 	}
+}
+
+// TestNear_busyPool: the application has all connections of its pool in use. Nobody can look at the outbox for the workers of
+// this process, but what is in it goes on over the broker: the relay does not wait until the look would have given up.
+func TestNear_busyPool(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.declare()
+	pool, watch := b.watched(&neighbour{take: true})
+	for range pool.Config().MaxConns {
+		conn, err := pool.Acquire(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Release()
+	}
+	testkit.Until(t, 8*time.Second, "it goes on without having looked", func() (bool, string) {
+		b.burst()
+		return pool.Stat().CanceledAcquireCount() > 0, "it never wanted to look"
+	})
+	if n := watch.read(&watch.all); n > 0 {
+		t.Errorf("looked %d times without a connection", n)
+	}
+}
+
+// watched runs a relay whose statements are watched, beside a worker of its process, and returns its pool.
+func (b *bench) watched(n *neighbour) (*pgxpool.Pool, *watch) {
+	b.t.Helper()
+	watch := &watch{}
+	config := b.db.Config()
+	config.MaxConns = 2
+	config.ConnConfig.Tracer = watch
+	pool, err := pgxpool.NewWithConfig(context.Background(), config)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(pool.Close)
+	r, err := dispatch.New(pool, testkit.AMQPURL(b.t), dispatch.Config{Log: testkit.Log(b.t), Poll: 50 * time.Millisecond, Near: n.offer})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.run(r)
+	return pool, watch
+}
+
+// burst creates more at once than the workers are told of one by one, and waits until all are published.
+func (b *bench) burst() {
+	b.t.Helper()
+	b.db.Run(b.t, "INSERT INTO writ.intents (kind) SELECT $1 FROM generate_series(1, 3000)", ping.Name)
+	b.awaitEmptyOutbox()
 }
 
 // watch counts a relay's looks at the outbox.

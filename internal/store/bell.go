@@ -48,11 +48,20 @@ type Seen struct {
 	Hint
 }
 
+// glancing bounds a look: one that takes longer is of no use to anybody.
+const glancing = time.Second
+
 // Glance reads up to limit hints to run that are due, from a time on, or of the last second if that is later. It takes
 // nothing; the engine transaction is for the plan: made anew for each time, at the edge of an index that is full of
-// deleted rows, it costs twenty times as much as the look.
+// deleted rows, it costs twenty times as much as the look. When ctx ends it waits no longer for a connection of the pool; a
+// look that has begun ends by itself, within a second, and its connection is kept.
 func (s *Store) Glance(ctx context.Context, from time.Time, limit int) ([]Seen, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("glance at the outbox: %w", err)
+	}
+	defer conn.Release()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), glancing)
 	defer cancel()
 	var all []Seen
 	b := begin()
@@ -65,7 +74,7 @@ func (s *Store) Glance(ctx context.Context, from time.Time, limit int) ([]Seen, 
 		return err
 	})
 	b.Queue("COMMIT")
-	if err := s.send(ctx, b); err != nil {
+	if err := send(ctx, conn.Conn(), b); err != nil {
 		return nil, fmt.Errorf("glance at the outbox: %w", Explain(err))
 	}
 	return all, nil

@@ -181,22 +181,25 @@ func begin() *pgx.Batch {
 	return b
 }
 
-// send runs such a batch. After an error nothing is left open on the connection.
+// send runs such a batch on a connection of the pool.
 func (s *Store) send(ctx context.Context, b *pgx.Batch) error {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
 		return err
 	}
 	defer conn.Release()
-	if err := conn.SendBatch(ctx, b).Close(); err != nil {
-		if !conn.Conn().IsClosed() && conn.Conn().PgConn().TxStatus() != 'I' {
-			ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-			defer cancel()
-			if _, rollbackErr := conn.Exec(ending, "ROLLBACK"); rollbackErr != nil {
-				conn.Conn().Close(ending) // the pool discards it
-			}
+	return send(ctx, conn.Conn(), b)
+}
+
+// send runs such a batch. After an error nothing is left open on the connection.
+func send(ctx context.Context, conn *pgx.Conn, b *pgx.Batch) error {
+	err := conn.SendBatch(ctx, b).Close()
+	if err != nil && !conn.IsClosed() && conn.PgConn().TxStatus() != 'I' {
+		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		if _, rollbackErr := conn.Exec(ending, "ROLLBACK"); rollbackErr != nil {
+			conn.Close(ending) // a pool discards it
 		}
-		return err
 	}
-	return nil
+	return err
 }
