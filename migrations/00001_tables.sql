@@ -20,7 +20,7 @@ CREATE DOMAIN writ.task    AS text        COLLATE "C";
 CREATE TABLE writ.intents (
     -- Fixed width and never null first: the server then knows where in the row they stand. Of the nullable ones those that
     -- a claim writes come first.
-    id           uuid        PRIMARY KEY,
+    id           uuid        PRIMARY KEY WITH (fillfactor = 50), -- the finished version has an entry of its own, beside the first
     tid          uuid        NOT NULL,              -- transaction id, shared by all that one root caused
     requested_at writ.moment NOT NULL DEFAULT now(),
     run_at       writ.moment NOT NULL DEFAULT now(),

@@ -80,8 +80,9 @@ END $$;
 
 CREATE OR REPLACE TRIGGER intents_guard BEFORE UPDATE OF state, event, epoch, run_at, waiting_on, finished_at, failed_at, flagged_at
     ON writ.intents FOR EACH ROW
-    WHEN (((OLD.state || ' ' || NEW.event || ' ' || NEW.state) IN ('pending attempted sending', 'sending succeeded sent')
-        AND NEW.epoch >= OLD.epoch AND (NEW.finished_at IS NULL) = (NEW.state = 'sending') AND coalesce(OLD.flagged_at, NEW.flagged_at, NEW.failed_at) IS NULL) IS NOT TRUE)
+    WHEN ((CASE NEW.state WHEN 'sending' THEN OLD.state = 'pending' AND NEW.event = 'attempted' AND NEW.finished_at IS NULL
+            WHEN 'sent' THEN OLD.state = 'sending' AND NEW.event = 'succeeded' AND NEW.finished_at IS NOT NULL END
+        AND NEW.epoch >= OLD.epoch AND coalesce(OLD.flagged_at, NEW.flagged_at, NEW.failed_at) IS NULL) IS NOT TRUE)
     EXECUTE FUNCTION writ.intents_guard();
 
 CREATE OR REPLACE TRIGGER intents_fixed BEFORE UPDATE OF id, kind ON writ.intents FOR EACH ROW

@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	writsql "github.com/writhq/writ/sql"
 )
@@ -51,13 +52,14 @@ type Fate struct {
 }
 
 // FinishBatch writes outcomes that have no hook, in one transaction and one round trip. It returns those that were not
-// applied: refused, or locked by somebody else at that moment; [Store.FinishOne] tells which.
+// applied: refused, or locked by somebody else at that moment; [Store.FinishOne] tells which. A batch that was applied though
+// its answer was lost may be written again: what stands as sent by this very attempt is not returned.
 func (s *Store) FinishBatch(ctx context.Context, worker uuid.UUID, outcomes []Outcome) ([]Outcome, error) {
 	type attempt struct {
 		id    uuid.UUID
 		epoch int32 // a late outcome of an earlier one may be among them
 	}
-	done := make([]attempt, 0, len(outcomes))
+	var done []attempt
 	note := func(epoch int32) func(pgx.Rows) error {
 		return func(rows pgx.Rows) error {
 			a := attempt{epoch: epoch}
@@ -78,16 +80,28 @@ func (s *Store) FinishBatch(ctx context.Context, worker uuid.UUID, outcomes []Ou
 		sql, args := single(worker, o)
 		b.Queue(sql, args...).Query(note(o.Epoch))
 	}
+	together := 0
 	for epoch, ids := range sent {
 		Sort(ids)
-		b.Queue(writsql.Statement("FinishSent"), ids, epoch, worker).Query(note(epoch))
+		b.Queue(writsql.Statement("FinishSent"), ids, epoch, worker).Exec(func(tag pgconn.CommandTag) error {
+			together += int(tag.RowsAffected())
+			return nil
+		})
 	}
 	b.Queue("COMMIT")
 	if err := s.send(ctx, b); err != nil {
 		return nil, fmt.Errorf("finish: %w", err)
 	}
-	if len(done) == len(outcomes) {
-		return nil, nil // as nearly always
+	if together+len(done) == len(outcomes) {
+		return nil, nil // as nearly always: that a list of them is not sent saves a tenth of writing them
+	}
+	b = begin()
+	for epoch, ids := range sent {
+		b.Queue(writsql.Statement("StandSent"), ids, epoch, worker).Query(note(epoch))
+	}
+	b.Queue("COMMIT")
+	if err := s.send(ctx, b); err != nil {
+		return nil, fmt.Errorf("finish: read what was applied: %w", err)
 	}
 	applied := make(map[attempt]bool, len(done))
 	for _, a := range done {

@@ -31,6 +31,7 @@ func TestPlans(t *testing.T) {
 		"ReadMine":          one + ", 1, " + worker,
 		"ReadHinted":        id,
 		"FinishSent":        id + ", 1, " + worker,
+		"StandSent":         id + ", 1, " + worker,
 		"FinishSentWaiting": one + ", 1, " + worker + ", NULL",
 		"FinishRetried":     one + ", 1, " + worker + ", '1 s', 'x', 1, 'y'",
 		"FinishFlagged":     one + ", 1, " + worker + ", 'unknown', 'x', false",

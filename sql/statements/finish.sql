@@ -10,8 +10,11 @@ UPDATE writ.intents i SET state = 'sent', event = 'succeeded', finished_at = now
 WHERE i.ctid = ANY (ARRAY(
     SELECT c.ctid FROM writ.intents c WHERE c.id = ANY ($1::uuid[]) AND c.epoch = $2::int AND c.worker_id = $3 AND c.state = 'sending'
       AND (SELECT writ.check_adopted())
-    FOR NO KEY UPDATE SKIP LOCKED))
-RETURNING i.id;
+    FOR NO KEY UPDATE SKIP LOCKED));
+
+-- name: StandSent
+-- Those of $1 that stand as FinishSent leaves them, where it wrote fewer than it was given. Only that attempt's own outcome does so.
+SELECT id FROM writ.intents WHERE id = ANY ($1::uuid[]) AND epoch = $2::int AND worker_id = $3 AND state = 'sent' AND event = 'succeeded';
 
 -- name: FinishSentWaiting
 UPDATE writ.intents i SET state = 'sent', event = 'succeeded', finished_at = now(), flagged_at = NULL, flag_reason = NULL, probe_at = NULL,
