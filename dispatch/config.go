@@ -94,6 +94,8 @@ const (
 	// to gather when they have its hints already.
 	blink   = 4 * time.Millisecond
 	leisure = 20 * time.Millisecond
+	// blind is the pause after a look that failed.
+	blind = 5 * time.Second
 	// restless is the longest pause between two looks while a creation is in flight that will not ring.
 	restless = 16 * time.Millisecond
 	// patience bounds connecting.
@@ -103,7 +105,7 @@ const (
 	// refresh is how often the declared kinds are read again, depths how often the queues are asked for theirs.
 	refresh = 5 * time.Second
 	// learn is the same while a backlog travels singly because nobody has said yet how long its kind runs: a worker says it after
-	// some runs.
+	// some runs. It is doubled as long as nobody does.
 	learn = 10 * time.Millisecond
 	// unknown bounds a batch of such a backlog.
 	unknown = 128

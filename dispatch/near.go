@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/writhq/writ/internal/backoff"
 	"github.com/writhq/writ/internal/store"
 )
 
@@ -35,13 +36,14 @@ func (s *session) linger() time.Duration {
 	return linger
 }
 
-// glimpse begins or ends glancing as the pace demands; once begun, it goes on somewhat beyond.
+// glimpse begins or ends glancing as the pace demands; once begun, it goes on somewhat beyond. So it does when less comes:
+// until the relay dozes.
 func (s *session) glimpse(ctx context.Context) {
-	from, to := float64(quiet), float64(brisk)
+	most := float64(brisk)
 	if s.glance != nil {
-		from, to = 0.75*from, 1.5*to
+		most *= 1.5
 	}
-	on := s.nearby() && s.pace.perSecond >= from && s.pace.perSecond < to
+	on := s.nearby() && s.pace.perSecond >= quiet && s.pace.perSecond < most
 	if s.glance != nil && (!on || s.glance.ended()) {
 		s.glance.close()
 		s.glance = nil
@@ -67,6 +69,7 @@ func (r *Relay) look(ctx context.Context) *glance {
 		defer close(g.done)
 		if err := g.run(ctx, r); err != nil && ctx.Err() == nil {
 			r.cfg.Log.Warn("relay: cannot look for the workers of this process; hints go over the broker", "error", err)
+			backoff.Sleep(ctx, blind) // it would be begun again at once
 		}
 	}()
 	return g

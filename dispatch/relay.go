@@ -27,8 +27,8 @@ type Relay struct {
 	fanouts   map[string]*fanout     // by exchange; only the session's goroutine touches it
 }
 
-// New returns a relay that does nothing until Run. pool is only asked for its configuration and the settings: the relay
-// works on one connection of its own. The error lists every fault of the config.
+// New returns a relay that does nothing until Run. pool is asked for its configuration, and for a connection to look with
+// for workers of this process (Config.Near); all else the relay does on one connection of its own. The error lists every fault of the config.
 func New(pool *pgxpool.Pool, amqpURL string, cfg Config) (*Relay, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
@@ -145,8 +145,9 @@ type session struct {
 	routesAt   time.Time
 	subscribed map[string]string // by event: a subscription of this database
 
-	learning bool // a backlog travels singly because the typical run time of its kind is not known
-	known    bool // that of some kind in the last batch was
+	learning bool          // a backlog travels singly because the typical run time of its kind is not known
+	lesson   time.Duration // how soon the kinds are read again then
+	known    bool          // that of some kind in the last batch was
 
 	low        time.Time // where the next scan begins, by the database's clock
 	stragglers time.Time // when to look behind it again, by ours
@@ -287,7 +288,7 @@ func (s *session) housekeep(ctx context.Context) error {
 // stale reports whether it is time to read the declared kinds again.
 func (s *session) stale() bool {
 	age := time.Since(s.routesAt)
-	return age > refresh || s.learning && age > learn
+	return age > refresh || s.learning && age > s.lesson
 }
 
 // refresh reads the declared kinds again. Hints of a kind that was declared meanwhile need not wait out their backoff.
@@ -298,6 +299,11 @@ func (s *session) refresh(ctx context.Context) error {
 		return err
 	}
 	s.subscribed = subscribed
+	if s.learning {
+		s.lesson = min(2*s.lesson, refresh)
+	} else {
+		s.lesson = learn
+	}
 	s.routes, s.routesAt, s.learning = routes, time.Now(), false
 	if before == nil {
 		for _, route := range routes {

@@ -164,8 +164,10 @@ func (c *claimer) admit(ctx context.Context, free int) []hint {
 			newer = append(newer, h)
 		}
 	}
-	if c.waiting = c.waiting[n:]; len(c.waiting) == 0 {
-		c.waiting = nil
+	if left := len(c.waiting) - n; left <= n { // the room is used again, unless that means moving more than was taken
+		c.waiting = slices.Delete(c.waiting, 0, n)
+	} else {
+		c.waiting = c.waiting[n:]
 	}
 	if limited { // its hints ask together
 		batch = c.release(ctx, batch, free)

@@ -10,10 +10,11 @@ import (
 // its link to the parent are a tenth of what a worker spends on such a job. Whoever derives a context from it waits for it, and
 // then derives from the standard library's own. Of its time and its parent's end the latter is told where both have come unseen.
 type deadline struct {
-	parent context.Context
-	at     time.Time
+	at time.Time
 
 	mu     sync.Mutex
+	parent context.Context
+	cause  causal // puts its values over the parent's, when somebody asks for one; nil: it has, or there are none
 	made   context.Context
 	cancel context.CancelFunc
 	over   bool
@@ -34,12 +35,28 @@ func (d *deadline) Err() error {
 	return nil
 }
 
+// causal adds to a context what all that is created with it inherits.
+type causal interface {
+	cause(context.Context) context.Context
+}
+
 // Value is the parent's, and what context.Cause and derived contexts ask for.
 func (d *deadline) Value(key any) any {
 	if c := d.ended(); c != nil {
 		return c.Value(key)
 	}
-	return d.parent.Value(key)
+	d.mu.Lock()
+	parent := d.whole()
+	d.mu.Unlock()
+	return parent.Value(key)
+}
+
+// whole is the parent with all values. The caller holds the lock.
+func (d *deadline) whole() context.Context {
+	if d.cause != nil {
+		d.parent, d.cause = d.cause.cause(d.parent), nil
+	}
+	return d.parent
 }
 
 // end ends it; it must be called, like a context.CancelFunc.
@@ -68,7 +85,7 @@ func (d *deadline) make() context.Context {
 	if d.made != nil {
 		return d.made
 	}
-	parent := d.parent
+	parent := d.whole()
 	if d.over { // whatever its parent says since
 		parent = context.WithoutCancel(parent)
 	}

@@ -18,7 +18,8 @@ import (
 // batch each spacing: a transaction costs much more than the rows in it. The first one after a pause is written at once.
 type finisher struct {
 	p       *Pool
-	singles sync.WaitGroup // added to by run only
+	singles sync.WaitGroup  // added to by run only
+	batch   []store.Outcome // where one is put together, again and again
 
 	mu     sync.Mutex
 	queue  []finished
@@ -99,7 +100,7 @@ func (f *finisher) run(ctx context.Context) {
 
 // writeBatch writes outcomes without hooks together, and all that have one, or were refused, singly beside it.
 func (f *finisher) writeBatch(ctx context.Context, batch []finished) {
-	together := make([]store.Outcome, 0, len(batch))
+	together := f.batch[:0]
 	for _, d := range batch {
 		if d.o.Hook != nil {
 			f.single(ctx, d)
@@ -107,9 +108,11 @@ func (f *finisher) writeBatch(ctx context.Context, batch []finished) {
 		}
 		together = append(together, d.o)
 	}
+	f.batch = together
 	if len(together) == 0 {
 		return
 	}
+	defer clear(together)
 	refused, err := f.tryTogether(ctx, together)
 	if err != nil {
 		f.p.cfg.Log.Warn("worker: outcomes could not be written together, writing them one by one", "outcomes", len(together), "error", err)
@@ -119,6 +122,7 @@ func (f *finisher) writeBatch(ctx context.Context, batch []finished) {
 	for _, o := range refused {
 		left[claim{o.ID, o.Epoch}] = true
 	}
+	written := 0
 	for _, d := range batch {
 		switch {
 		case d.o.Hook != nil:
@@ -126,12 +130,14 @@ func (f *finisher) writeBatch(ctx context.Context, batch []finished) {
 			f.single(ctx, d)
 		default:
 			f.release(d, d.o.Event)
+			written++
 		}
 	}
+	f.p.slots.said(written)
 }
 
-// tryTogether repeats the batch while the database is away: a batch that was applied though its answer was lost is
-// refused the second time, and then found applied, one by one.
+// tryTogether repeats the batch while the database is away: what was applied though its answer was lost is found so the second
+// time, together or one by one.
 func (f *finisher) tryTogether(ctx context.Context, outcomes []store.Outcome) ([]store.Outcome, error) {
 	pause := backoff.New(50*time.Millisecond, 2*time.Second)
 	for {
@@ -152,6 +158,7 @@ func (f *finisher) single(ctx context.Context, d finished) {
 	f.singles.Go(func() {
 		if event, ok := f.write(ctx, d.a, d.o); ok {
 			f.release(d, event)
+			f.p.slots.said(1)
 		}
 	})
 }
@@ -159,7 +166,6 @@ func (f *finisher) single(ctx context.Context, d finished) {
 // release forgets an attempt whose outcome is resolved; event is what was written, or nothing if a verdict came first.
 func (f *finisher) release(d finished, event string) {
 	f.p.registry.leave(claim{d.o.ID, d.o.Epoch - 1})
-	f.p.slots.said(1)
 	f.p.metrics.kinds[d.a.Kind].finished(event)
 	switch {
 	case event != d.o.Event && event != "":

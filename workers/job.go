@@ -116,6 +116,7 @@ type attempt struct {
 	deadline time.Time // local and monotonic, from before the claim was sent
 	started  time.Time
 	clock    *movable // the handler's context, if its deadline can be moved
+	plain    deadline // the same, if it cannot
 
 	desk     *store.Store  // where the handler speaks of its attempt; nil: in a rehearsal without a database
 	patience time.Duration // for one answer of it

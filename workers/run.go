@@ -123,8 +123,8 @@ func (a *attempt) context(parent context.Context) (context.Context, context.Canc
 	if a.clock != nil {
 		return a.clock, a.clock.cancel
 	}
-	d := &deadline{parent: a.cause(parent), at: a.deadline}
-	return d, d.end
+	a.plain.at, a.plain.parent, a.plain.cause = a.deadline, parent, a
+	return &a.plain, a.plain.end
 }
 
 // call runs the handler and turns its panic into an error.

@@ -32,7 +32,7 @@ type Claimed struct {
 
 func (c *Claimed) targets() []any {
 	return []any{
-		(*uuidTarget)(&c.ID), &c.Kind, &c.Epoch, &c.Attempt, &c.Generation, &c.Args, &c.ArgsVersion, (*uuidTarget)(&c.TID), &c.ParentID,
+		(*uuidTarget)(&c.ID), &wordTarget{into: &c.Kind}, &c.Epoch, &c.Attempt, &c.Generation, &c.Args, &c.ArgsVersion, (*uuidTarget)(&c.TID), &c.ParentID,
 		&c.Subjects, &c.RequestedAt, &c.Trace, &c.Meta,
 	}
 }

@@ -51,9 +51,10 @@ type Fate struct {
 	Meaning string // of the report beside the verdict, if late: confirms, contradicts or neither
 }
 
-// FinishBatch writes outcomes that have no hook, in one transaction and one round trip. It returns those that were not
-// applied: refused, or locked by somebody else at that moment; [Store.FinishOne] tells which. A batch that was applied though
-// its answer was lost may be written again: what stands as sent by this very attempt is not returned.
+// FinishBatch writes outcomes that have no hook, in one transaction and one round trip; where some are missing, a second one
+// reads which. It returns those that were not applied: refused, or locked by somebody else at that moment; [Store.FinishOne]
+// tells which. A batch that was applied though its answer was lost may be written again: what stands as sent by this very
+// attempt is not returned.
 func (s *Store) FinishBatch(ctx context.Context, worker uuid.UUID, outcomes []Outcome) ([]Outcome, error) {
 	type attempt struct {
 		id    uuid.UUID
@@ -74,6 +75,9 @@ func (s *Store) FinishBatch(ctx context.Context, worker uuid.UUID, outcomes []Ou
 	sent := map[int32]UUIDs{} // by epoch
 	for _, o := range outcomes {
 		if o.Event == Succeeded && o.Result == nil {
+			if sent[o.Epoch] == nil {
+				sent[o.Epoch] = make(UUIDs, 0, len(outcomes)) // nearly always all of them
+			}
 			sent[o.Epoch] = append(sent[o.Epoch], o.ID)
 			continue
 		}
@@ -81,27 +85,45 @@ func (s *Store) FinishBatch(ctx context.Context, worker uuid.UUID, outcomes []Ou
 		b.Queue(sql, args...).Query(note(o.Epoch))
 	}
 	together := 0
+	short := map[int32]bool{} // epochs of which some were not applied
 	for epoch, ids := range sent {
 		Sort(ids)
 		b.Queue(writsql.Statement("FinishSent"), ids, epoch, worker).Exec(func(tag pgconn.CommandTag) error {
-			together += int(tag.RowsAffected())
+			n := int(tag.RowsAffected())
+			together += n
+			short[epoch] = n < len(ids)
 			return nil
 		})
 	}
 	b.Queue("COMMIT")
-	if err := s.send(ctx, b); err != nil {
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("finish: %w", err)
+	}
+	defer conn.Release()
+	if err := send(ctx, conn.Conn(), b); err != nil {
 		return nil, fmt.Errorf("finish: %w", err)
 	}
 	if together+len(done) == len(outcomes) {
 		return nil, nil // as nearly always: that a list of them is not sent saves a tenth of writing them
 	}
 	b = begin()
+	reads := 0
 	for epoch, ids := range sent {
-		b.Queue(writsql.Statement("StandSent"), ids, epoch, worker).Query(note(epoch))
+		if short[epoch] {
+			b.Queue(writsql.Statement("StandSent"), ids, epoch, worker).Query(note(epoch))
+			reads++
+			continue
+		}
+		for _, id := range ids {
+			done = append(done, attempt{id, epoch})
+		}
 	}
-	b.Queue("COMMIT")
-	if err := s.send(ctx, b); err != nil {
-		return nil, fmt.Errorf("finish: read what was applied: %w", err)
+	if reads > 0 {
+		b.Queue("COMMIT")
+		if err := send(ctx, conn.Conn(), b); err != nil {
+			return nil, fmt.Errorf("finish: read what was applied: %w", err)
+		}
 	}
 	applied := make(map[attempt]bool, len(done))
 	for _, a := range done {

@@ -16,8 +16,9 @@ import (
 // the row locks, the seat and the sleeping lock. Not safe for concurrent use.
 type Outbox struct {
 	conn   *pgx.Conn
-	asleep bool // it has the sleeping lock
-	rising bool // and gives it back with the next look
+	rows   []Row // where what is taken is read into, again and again
+	asleep bool  // it has the sleeping lock
+	rising bool  // and gives it back with the next look
 }
 
 // patience bounds each of the relay's statements: one that takes longer has nobody at its other end, and its connection
@@ -46,7 +47,7 @@ type Row struct {
 // [Taken.Finish] or [Taken.Release]. Rows that another relay has are skipped. No transaction is left open when it
 // returns no rows or an error. A sleeper that is to [Outbox.Rise] wakes up with it.
 func (o *Outbox) Take(ctx context.Context, from, until time.Time, limit int) (*Taken, error) {
-	var taken []Row
+	taken := o.rows[:0]
 	taking, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	b := &pgx.Batch{}
@@ -71,9 +72,11 @@ func (o *Outbox) Take(ctx context.Context, from, until time.Time, limit int) (*T
 	if waking && err == nil {
 		o.asleep = false
 	}
+	o.rows = taken
 	if err == nil && len(taken) > 0 {
 		return &Taken{Rows: taken, tx: tx}, nil
 	}
+	clear(taken)
 	ending, stop := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer stop()
 	if rollbackErr := tx.Rollback(ending); err == nil {
@@ -86,10 +89,10 @@ func (o *Outbox) Take(ctx context.Context, from, until time.Time, limit int) (*T
 }
 
 func (r *Row) targets() []any {
-	return []any{&r.Ref, &r.DueAt, (*uuidTarget)(&r.ID), &r.Epoch, &r.Kind, &r.Op, &r.Exchange, &r.RoutingKey, &r.Headers, &r.Payload}
+	return []any{&r.Ref, &r.DueAt, (*uuidTarget)(&r.ID), &r.Epoch, &wordTarget{into: &r.Kind}, &wordTarget{into: &r.Op}, &r.Exchange, &r.RoutingKey, &r.Headers, &r.Payload}
 }
 
-// Taken is a set of outbox rows that are locked until it is finished or released.
+// Taken is a set of outbox rows that are locked until it is finished or released; then they are forgotten.
 type Taken struct {
 	Rows []Row
 	tx   pgx.Tx
@@ -106,6 +109,7 @@ type Refusal struct {
 func (t *Taken) Finish(ctx context.Context, published []pgtype.TID, refused []Refusal) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 	defer cancel()
+	defer clear(t.Rows)
 	b := &pgx.Batch{}
 	if len(published) > 0 {
 		b.Queue(writsql.Statement("RelayDelete"), published)
@@ -129,6 +133,7 @@ func (t *Taken) Finish(ctx context.Context, published []pgtype.TID, refused []Re
 func (t *Taken) Release(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
+	defer clear(t.Rows)
 	if t.tx != nil && t.tx.Rollback(ctx) != nil {
 		t.tx.Conn().Close(ctx) // the server rolls back
 	}

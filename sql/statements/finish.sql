@@ -1,6 +1,6 @@
 -- Outcomes, written by the worker that holds the claim. The guard is the same everywhere: id, epoch, worker, sending. A flag
--- does not void it: late truth counts until a verdict has moved the epoch. A statement that returns no row was refused, or
--- had been applied before its answer was lost; LateReport tells which. A copy that nobody adopted takes none of them
+-- does not void it: late truth counts until a verdict has moved the epoch. A row that a statement does not write was
+-- refused, or had been written before its answer was lost; LateReport tells which. A copy that nobody adopted takes none of them
 -- (check_adopted raises).
 
 -- name: FinishSent
@@ -13,7 +13,7 @@ WHERE i.ctid = ANY (ARRAY(
     FOR NO KEY UPDATE SKIP LOCKED));
 
 -- name: StandSent
--- Those of $1 that stand as FinishSent leaves them, where it wrote fewer than it was given. Only that attempt's own outcome does so.
+-- Those of $1 that stand as FinishSent leaves them, asked where it wrote fewer. Nothing but that attempt's own outcome leaves one so.
 SELECT id FROM writ.intents WHERE id = ANY ($1::uuid[]) AND epoch = $2::int AND worker_id = $3 AND state = 'sent' AND event = 'succeeded';
 
 -- name: FinishSentWaiting

@@ -29,7 +29,7 @@ SELECT name, queue, coalesce(run_ms, 0), '' FROM writ.kinds UNION ALL SELECT eve
 SELECT EXISTS (SELECT FROM writ.outbox WHERE due_at <= now()) AND (SELECT writ.is_open());
 
 -- name: RelayGlance
--- What is due, for workers of the relay's own process: without a lock, a transaction or a promise.
+-- What is due, for workers of the relay's own process: without a lock or a promise.
 SELECT oid, due_at, intent_id, epoch, kind, op FROM writ.outbox
 WHERE due_at >= greatest($1::timestamptz, now() - interval '1 s') AND due_at <= now() AND op = 'run' AND num_nulls(intent_id, epoch, kind) = 0 AND (SELECT writ.is_open())
 ORDER BY due_at, oid LIMIT $2::int;

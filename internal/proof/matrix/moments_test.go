@@ -16,7 +16,7 @@ const (
 	creates  = "INTO writ.intents"
 	relayed  = "DELETE FROM writ.outbox"
 	claims   = "'attempted'"
-	sends    = "'succeeded'"
+	sends    = "'sent', event = 'succeeded'"
 	fails    = "'failed'"
 	retries  = "'retried'"
 	flags    = "'flagged'"

@@ -171,6 +171,14 @@ var Mutants = []Mutant{
 		Catch: Catch{pool, "TestVerdictFirst"},
 	},
 	{
+		Name: "another attempt's success taken for one's own",
+		Edits: []Edit{{
+			File: "sql/statements/finish.sql", Old: "AND epoch = $2::int AND worker_id = $3 AND state = 'sent'",
+			New: "AND $2::int IS NOT NULL AND $3::uuid IS NOT NULL AND state = 'sent'",
+		}},
+		Catch: Catch{"./internal/store", "TestFinishBatch_again"},
+	},
+	{
 		Name: "unguarded flag: worker",
 		Edits: []Edit{{
 			File: "sql/statements/reconcile.sql", Old: "      AND (w.id IS NULL OR greatest(", New: "      AND (true OR greatest(",
